@@ -1,0 +1,104 @@
+"""bnnbench: a comparative benchmark suite for Bayesian neural networks. What a plugin author imports, and nothing else.
+
+Names are loaded on first use, so that a module which only declares a method or a task stays cheap to import.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.compression import BitReader, BitWriter
+    from benchmark.config import Config, MethodConfig
+    from benchmark.context import Context, require_finite
+    from benchmark.contracts import (
+        Method,
+        Need,
+        NeededRun,
+        NetworkFamily,
+        Posterior,
+        Problem,
+        RunContext,
+        Task,
+        TaskInfo,
+        Weights,
+    )
+    from benchmark.data import Split
+    from benchmark.errors import BenchError, ConfigError, CorruptBitstream, Diverged, nearest, unknown
+    from benchmark.posteriors import PointMass, WeightSamples
+    from benchmark.predict import Pool, Predictive, draw_log_probs, predict
+    from benchmark.seeds import seed_from
+    from benchmark.weights import copy_of, forward, load_into, weights_of
+
+_HOME = {
+    "benchmark.compression": ("BitReader", "BitWriter"),
+    "benchmark.config": ("Config", "MethodConfig"),
+    "benchmark.context": ("Context", "require_finite"),
+    "benchmark.contracts": (
+        "Method",
+        "Need",
+        "NeededRun",
+        "NetworkFamily",
+        "Posterior",
+        "Problem",
+        "RunContext",
+        "Task",
+        "TaskInfo",
+        "Weights",
+    ),
+    "benchmark.data": ("Split",),
+    "benchmark.errors": ("BenchError", "ConfigError", "CorruptBitstream", "Diverged", "nearest", "unknown"),
+    "benchmark.posteriors": ("PointMass", "WeightSamples"),
+    "benchmark.predict": ("Pool", "Predictive", "draw_log_probs", "predict"),
+    "benchmark.seeds": ("seed_from",),
+    "benchmark.weights": ("copy_of", "forward", "load_into", "weights_of"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "BenchError",
+    "BitReader",
+    "BitWriter",
+    "Config",
+    "ConfigError",
+    "Context",
+    "CorruptBitstream",
+    "Diverged",
+    "Method",
+    "MethodConfig",
+    "Need",
+    "NeededRun",
+    "NetworkFamily",
+    "PointMass",
+    "Pool",
+    "Posterior",
+    "Predictive",
+    "Problem",
+    "RunContext",
+    "Split",
+    "Task",
+    "TaskInfo",
+    "WeightSamples",
+    "Weights",
+    "copy_of",
+    "draw_log_probs",
+    "forward",
+    "load_into",
+    "nearest",
+    "predict",
+    "require_finite",
+    "seed_from",
+    "unknown",
+    "weights_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'benchmark' has no attribute '{name}'")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,227 @@
+"""Running one phase in a child process, and telling how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.cost import peak_memory
+from benchmark.errors import CorruptFile, EnvironmentProblem
+from benchmark.files import read_json, write_json
+from benchmark.identity import RunSpec
+from benchmark.operation import STOP_EXIT, Operation
+from benchmark.runfolder import RunFolder
+
+POLL_SECONDS = 0.02
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a phase ended. record["status"]: done, or failed, oom, diverged, killed, timeout."""
+
+    record: dict[str, Any]
+
+
+def run_in_child(
+    run: RunFolder,
+    attempt: Path,
+    phase: str,
+    spec: RunSpec,
+    operation: Operation,
+    *,
+    stop_requested: Callable[[], str | None],
+    every_beat: Callable[[int | None], None],
+    beat_seconds: float,
+) -> Ending:
+    """Fork, run `phase` in the child, watch it.
+
+    stop_requested: returns the reason once the phase is to save and stop; the child is asked by SIGTERM and killed
+        when it has not ended after the grace period.
+    every_beat: called every `beat_seconds` with the child's peak memory in bytes.
+    """
+    record_path = attempt / f"{phase}.json"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    oom_kills = _oom_kills()
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _child_main(run, attempt, phase, spec, operation, record_path, parent)
+    reason, status = _watch(child, operation, stop_requested, every_beat, beat_seconds)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child, signal.SIGKILL)  # whatever helpers the method left behind
+    try:
+        record = read_json(record_path)
+    except (FileNotFoundError, CorruptFile):
+        record = _record_of_silent_death(phase, status, reason, oom=_oom_kills() > oom_kills)
+    if record["status"] == "killed" and reason == "time limit":
+        record = {**record, "status": "timeout", "message": f"{record['message']} (time limit)"}
+    return Ending(record)
+
+
+def _watch(
+    child: int,
+    operation: Operation,
+    stop_requested: Callable[[], str | None],
+    every_beat: Callable[[int | None], None],
+    beat_seconds: float,
+) -> tuple[str | None, int]:
+    """Wait for the child; (why it was asked to stop, or None; its wait status)."""
+    reason: str | None = None
+    asked = killed = False
+    deadline = 0.0
+    next_beat = time.monotonic() + beat_seconds
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return reason, status
+        now = time.monotonic()
+        if not asked and (reason := stop_requested()) is not None:
+            asked, deadline = True, now + operation.grace_seconds
+            os.kill(child, signal.SIGTERM)
+        if asked and not killed and now > deadline:
+            killed = True
+            os.kill(child, signal.SIGKILL)
+        if now >= next_beat:
+            next_beat = now + beat_seconds
+            every_beat(peak_memory(child))
+        time.sleep(POLL_SECONDS)
+
+
+def _record_of_silent_death(phase: str, status: int, reason: str | None, *, oom: bool) -> dict[str, Any]:
+    """The record of a child that left none: it was killed, crashed, or left through `os._exit`."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        name = signal.Signals(number).name
+        if reason is not None:
+            message = f"stopped ({reason}) in phase '{phase}' and killed: it did not save within the grace period"
+            return {"status": "killed", "type": name, "message": message, "retriable": True}
+        if number == signal.SIGKILL:
+            if oom:
+                message = f"phase '{phase}' was killed by the kernel: out of memory"
+                return {"status": "oom", "type": name, "message": message, "retriable": False}
+            message = f"phase '{phase}' was killed by SIGKILL (the kernel's memory killer, or somebody's kill -9)"
+            return {"status": "killed", "type": name, "message": message, "retriable": True}
+        message = f"phase '{phase}' crashed with {name}"
+        return {"status": "failed", "type": name, "message": message, "retriable": False}
+    code = os.WEXITSTATUS(status)
+    message = f"phase '{phase}' left the process with exit status {code} and without a result"
+    return {"status": "failed", "type": "SystemExit", "message": message, "retriable": False}
+
+
+def _child_main(
+    run: RunFolder,
+    attempt: Path,
+    phase: str,
+    spec: RunSpec,
+    operation: Operation,
+    record_path: Path,
+    parent: int,
+) -> None:
+    """The child's whole life; never returns."""
+    from benchmark import phases
+    from benchmark.worker import describe
+
+    stop = _Stop()
+    code = 1
+    started: dict[str, float] = {}
+    try:
+        _enter_child(parent, stop, operation)
+        device = _device(operation)
+
+        def before_write() -> None:
+            if run.superseded(attempt):
+                os._exit(STOP_EXIT)  # taken for dead and replaced: leave everything to the successor
+
+        def on_progress(values: dict[str, float]) -> None:
+            with contextlib.suppress(EnvironmentProblem, OSError):
+                write_json(attempt / "progress.json", values, durable=False)
+
+        started["at"] = time.monotonic()
+        if phase == "fit":
+            phases.fit(run, spec, operation, device, stop.requested, before_write, on_progress)
+            record: dict[str, Any] = {"status": "done", "fit_seconds": read_json(run.file("fit.json"))["fit_seconds"]}
+        else:
+            phases.evaluate(run, spec, operation, device)
+            record = {"status": "done"}
+        code = 0
+    except BaseException as error:
+        record = describe(error)
+        if phase == "fit" and "at" in started:
+            record["fit_seconds"] = time.monotonic() - started["at"]
+        print(record["traceback"], file=sys.stderr)
+        code = STOP_EXIT if record["status"] == "killed" else 1
+    with contextlib.suppress(BaseException):
+        write_json(record_path, record)
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+class _Stop:
+    """Set by SIGTERM, read by checkpoints."""
+
+    def __init__(self) -> None:
+        self._flag = False
+
+    def set(self, *_: object) -> None:
+        self._flag = True
+
+    def requested(self) -> bool:
+        return self._flag
+
+
+def _enter_child(parent: int, stop: _Stop, operation: Operation) -> None:
+    os.setsid()
+    _die_with(parent)
+    signal.signal(signal.SIGTERM, stop.set)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable()
+    if operation.memory_limit_gib is not None:
+        limit = int(operation.memory_limit_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(operation.threads)
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies, so that no orphan writes into a run taken over."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(STOP_EXIT)
+
+
+def _device(operation: Operation) -> torch.device:
+    if operation.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if operation.device.startswith("cuda") and not torch.cuda.is_available():
+        raise EnvironmentProblem(f"device '{operation.device}' was asked for, and this machine has no usable GPU.")
+    return torch.device(operation.device)
+
+
+def _oom_kills() -> int:
+    """How many processes of this control group the kernel has killed for memory."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as handle:
+            for line in handle:
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return 0

@@ -1,0 +1,140 @@
+"""Options that several verbs share: where results are, and which study is meant (a file, or flags)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from benchmark.errors import ConfigError
+
+if TYPE_CHECKING:
+    from benchmark.store import Store
+    from benchmark.study import Study
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def results_option(function: F) -> F:
+    """--results DIR."""
+    return click.option(
+        "--results",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        envvar="BNNBENCH_RESULTS",
+        help="folder of runs and leaderboards (also BNNBENCH_RESULTS)",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """--json."""
+    return click.option("--json", "as_json", is_flag=True, help="print JSON for programs")(function)
+
+
+def plugin_option(function: F) -> F:
+    """--plugin FILE, repeatable; loads the file before anything else is looked at."""
+
+    def load(_ctx: click.Context, _param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        from benchmark.registry import load_plugin_file
+
+        for path in paths:
+            load_plugin_file(path)
+        return tuple(path.resolve() for path in paths)
+
+    return click.option(
+        "--plugin",
+        "plugins",
+        multiple=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=load,
+        is_eager=True,
+        help="a Python file that defines a method, task or network (repeatable)",
+    )(function)
+
+
+def study_options(function: F) -> F:
+    """STUDY and the flags that equal its keys."""
+    for option in reversed(
+        (
+            click.argument("study", required=False),
+            click.option("--task", "tasks", multiple=True, help="as an entry of `tasks:` (repeatable)"),
+            click.option("--network", "networks", multiple=True, help="as an entry of `networks:` (repeatable)"),
+            click.option(
+                "--method",
+                "methods",
+                multiple=True,
+                help="as in `methods:`: map, or 'mean_field: {epochs: 4}'",
+            ),
+            click.option("--seeds", help="a number of seeds, or a list: 5, or '[0, 3]'"),
+            click.option("--draws", type=int, help="protocol: draws per prediction"),
+            click.option("--budget", type=float, help="protocol: factor on training lengths"),
+            click.option("--default", "defaults", multiple=True, help="as an entry of `defaults:`: 'map: {epochs: 5}'"),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def study_from(
+    study: str | None,
+    tasks: tuple[str, ...],
+    networks: tuple[str, ...],
+    methods: tuple[str, ...],
+    seeds: str | None,
+    draws: int | None,
+    budget: float | None,
+    defaults: tuple[str, ...],
+) -> Study:
+    """The study that argument and flags describe; flags replace the keys of the file."""
+    from benchmark.study import read_study, study_from_flags
+
+    overrides: dict[str, Any] = {}
+    for key, entries in (("tasks", tasks), ("networks", networks), ("methods", methods)):
+        if entries:
+            overrides[key] = [_yaml(f"--{key[:-1]}", entry) for entry in entries]
+    if seeds is not None:
+        overrides["seeds"] = _yaml("--seeds", seeds)
+    protocol = {name: value for name, value in (("draws", draws), ("budget", budget)) if value is not None}
+    if protocol:
+        overrides["protocol"] = protocol
+    if defaults:
+        overrides["defaults"] = _merged([_yaml("--default", entry) for entry in defaults])
+    if study is not None:
+        return read_study(study, overrides)
+    if not overrides:
+        from benchmark.study import BUILT_IN
+
+        names = ", ".join(sorted(path.stem for path in BUILT_IN.glob("*.yaml")))
+        raise ConfigError(f"name a study ({names}, or a .yaml file), or give --task, --network and --method.")
+    return study_from_flags(overrides)
+
+
+def _yaml(flag: str, text: str) -> Any:
+    from benchmark.yamlfile import parse
+
+    return parse(text, flag).value
+
+
+def _merged(entries: list[Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise ConfigError(f"--default: expected 'method: {{setting: value}}', got {entry!r}.")
+        merged.update(entry)
+    return merged
+
+
+def store_at(results: Path) -> Store:
+    """The store in a folder."""
+    from benchmark.store import Store
+
+    return Store(results)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))

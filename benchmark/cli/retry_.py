@@ -1,0 +1,66 @@
+"""`bnnbench retry`: run failed runs again, and those that waited for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.cli.options import json_option, plugin_option, results_option, store_at
+from benchmark.cli.run_ import choose_launcher, execute, launcher_options, report
+
+
+@click.command("retry")
+@click.argument("run", nargs=-1)
+@click.option("--failed", "all_failed", is_flag=True, help="every failed run under the results folder")
+@click.option("--afresh", is_flag=True, help="from the beginning, not from the last checkpoint")
+@launcher_options
+@plugin_option
+@results_option
+@json_option
+def command(
+    run: tuple[str, ...],
+    all_failed: bool,
+    afresh: bool,
+    results: Path,
+    as_json: bool,
+    plugins: tuple[Path, ...],
+    launcher: str | None,
+    **settings: Any,
+) -> int:
+    """Run again what failed: the runs that RUN names (an id, a part of one, a pattern), or all with --failed.
+
+    \b
+    Examples:
+      bnnbench retry digits.resnet20.map.s0
+      bnnbench retry --failed
+      bnnbench retry resnet18.mean_field --micro-batch 64
+    """
+    from benchmark.errors import ConfigError
+    from benchmark.runfolder import FAILURES
+    from benchmark.store import in_order_of_needs
+
+    store = store_at(results)
+    if bool(run) == all_failed:
+        raise ConfigError("name the runs to retry, or give --failed (and not both).")
+    chosen = choose_launcher(launcher, {}, settings, plugins)
+    specs = in_order_of_needs(store.specs())
+    statuses = store.statuses(specs)
+    failed = {run_id for run_id, status in statuses.items() if status.name in (*FAILURES, "corrupt")}
+    named = {folder.id for folder in store.find(run)} if run else failed
+    takes_up = (*FAILURES, "corrupt", "new", "skipped")
+    wanted = {run_id for run_id in named if run_id in specs and statuses[run_id].name in takes_up}
+    for run_id, spec in specs.items():
+        if statuses[run_id].name == "skipped" and any(need in wanted for need in spec.needs):
+            wanted.add(run_id)
+    if afresh:
+        for run_id in wanted:
+            store.folder(run_id).archive()
+    todo = [spec for run_id, spec in specs.items() if run_id in wanted]
+    if not todo and not as_json:
+        click.echo("Nothing to retry: none of these runs has failed.")
+        return 0
+    ended_badly = execute(todo, store, chosen, quiet=as_json)
+    after = {run_id: status for run_id, status in store.statuses(specs).items() if run_id in wanted}
+    return report("retry", after, len(todo), ended_badly, as_json=as_json)

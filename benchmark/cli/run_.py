@@ -1,0 +1,173 @@
+"""`bnnbench run`: run what is missing of a study, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmark.cli.options import (
+    echo_json,
+    json_option,
+    plugin_option,
+    results_option,
+    store_at,
+    study_from,
+    study_options,
+)
+
+if TYPE_CHECKING:
+    from benchmark.identity import RunSpec
+    from benchmark.store import Store
+
+
+def launcher_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--launcher and the settings that are changed most often."""
+    for option in (
+        click.option("--micro-batch", type=int, help="examples per forward pass while training, at most"),
+        click.option("--device", help="auto, cpu, cuda or cuda:N"),
+        click.option("--threads", type=int, help="CPU threads of one run (default 1)"),
+        click.option("--workers", type=int, help="runs at a time (default: one per GPU, else one per core)"),
+        click.option("--launcher", help="local, inline, or 'local: {memory_limit_gib: 4}' as in a study"),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command("run")
+@study_options
+@launcher_options
+@click.option(
+    "--rerun",
+    type=click.Choice(["stale", "failed", "all"]),
+    multiple=True,
+    help="run these again as well; their old results are kept in the run's folder",
+)
+@plugin_option
+@results_option
+@json_option
+def command(
+    results: Path,
+    as_json: bool,
+    rerun: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    launcher: str | None,
+    workers: int | None,
+    threads: int | None,
+    device: str | None,
+    micro_batch: int | None,
+    **flags: Any,
+) -> int:
+    """Run what is missing of a study. Finished runs are kept, interrupted ones go on where they were.
+
+    \b
+    Examples:
+      bnnbench run quick
+      bnnbench run study.yaml --workers 4 --threads 2
+      bnnbench run --task digits --network resnet20 --method mean_field --seeds 3
+      bnnbench run quick --rerun stale
+    """
+    from benchmark.plan import plan
+    from benchmark.store import to_run
+
+    study = study_from(**flags)
+    settings = {"workers": workers, "threads": threads, "device": device, "micro_batch": micro_batch}
+    chosen = choose_launcher(launcher, study.launcher, settings, plugins)
+    planned = plan(study)
+    store = store_at(results)
+    statuses = store.statuses(planned.specs)
+    again = [run_id for run_id, status in statuses.items() if _wanted_again(status.name, rerun)]
+    pending = [spec for spec in planned.specs.values() if spec.id in again] if again else []
+    fresh = to_run(planned, statuses)
+    wanted = {spec.id for spec in (*pending, *fresh)} | _released(planned.specs, statuses, again)
+    specs = [spec for run_id, spec in planned.specs.items() if run_id in wanted]
+    for run_id in again:
+        store.folder(run_id).archive()
+    failed = execute(specs, store, chosen, quiet=as_json)
+    after = store.statuses(planned.specs)
+    return report(study.name, after, len(specs), failed, as_json=as_json)
+
+
+def _wanted_again(status: str, rerun: Sequence[str]) -> bool:
+    from benchmark.runfolder import FAILURES
+
+    return (
+        ("all" in rerun and status not in ("running", "new"))
+        or ("stale" in rerun and status == "stale")
+        or ("failed" in rerun and status in FAILURES)
+    )
+
+
+def _released(specs: dict[str, RunSpec], statuses: dict[str, Any], again: Sequence[str]) -> set[str]:
+    """Runs that were skipped for want of a run that is now run again."""
+    released: set[str] = set(again)
+    for run_id, spec in specs.items():
+        if statuses[run_id].name == "skipped" and any(need in released for need in spec.needs):
+            released.add(run_id)
+    return released
+
+
+def choose_launcher(
+    flag: str | None, from_study: Any, settings: dict[str, Any], plugins: Sequence[Path]
+) -> tuple[Any, Any]:
+    """The launcher and its validated settings; flags win over the study file."""
+    from pydantic import ValidationError
+
+    from benchmark.errors import ConfigError, unknown
+    from benchmark.launch.launcher import LAUNCHERS
+    from benchmark.yamlfile import parse
+
+    entry = parse(flag, "--launcher").value if flag else (dict(from_study) or "local")
+    if isinstance(entry, dict) and len(entry) == 1:
+        name, given = next(iter(entry.items()))
+    elif isinstance(entry, str):
+        name, given = entry, None
+    else:
+        raise ConfigError(f"--launcher: expected a name or one 'name: {{setting: value}}', got {flag!r}.")
+    launcher = LAUNCHERS.get(str(name))
+    merged = {**(given or {}), **{key: value for key, value in settings.items() if value is not None}}
+    for key in merged:
+        if key not in launcher.Config.model_fields:
+            raise ConfigError(unknown("setting", key, launcher.Config.model_fields, f"launcher '{name}'"))
+    try:
+        return launcher, launcher.Config(**merged, plugins=tuple(str(path) for path in plugins))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise ConfigError(f"launcher '{name}': {key} = {problem['input']!r}: {problem['msg']}.") from error
+
+
+def execute(specs: Sequence[RunSpec], store: Store, chosen: tuple[Any, Any], *, quiet: bool) -> list[tuple[str, str]]:
+    """Create the run folders and launch; the runs that did not end well, with their status."""
+    if not specs:
+        return []
+    from benchmark.cli.watch import Watch
+
+    for spec in specs:
+        store.folder(spec.id).create(spec)
+    launcher, config = chosen
+    with Watch(store, len(specs), quiet=quiet) as watch:
+        launcher.launch(specs, store, config, watch)
+    return watch.failed
+
+
+def report(name: str, statuses: dict[str, Any], ran: int, failed: list[tuple[str, str]], *, as_json: bool) -> int:
+    """Say how the study stands, what to type next, and return the exit code."""
+    from benchmark.store import count
+
+    counts = count(statuses.values())
+    bad = {run_id: status for run_id, status in statuses.items() if status.name not in ("done", "stale", "running")}
+    if as_json:
+        echo_json({"study": name, "ran": ran, "counts": counts, "failed": dict(failed)})
+        return 1 if bad else 0
+    click.echo(f"\nstudy {name}: {', '.join(f'{number} {status}' for status, number in counts.items())}.")
+    for run_id, status in list(bad.items())[:5]:
+        click.echo(f"  {status.name:<8} {run_id}  {status.note}")
+        if status.name != "skipped":
+            click.echo(f"           See: bnnbench logs {run_id}      then: bnnbench retry {run_id}")
+    if counts.get("stale"):
+        click.echo(f"  {counts['stale']} results were made by other code. To make them anew: add --rerun stale")
+    click.echo(f"  The tables: bnnbench leaderboard {name}")
+    return 1 if bad else 0

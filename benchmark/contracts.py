@@ -1,0 +1,236 @@
+"""The vocabulary: what a method, a posterior, a task and a network are. No machinery.
+
+The module imports nothing heavy, so that declarations of plugins can be listed and planned in milliseconds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+
+from benchmark.config import Config, MethodConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from benchmark.compression import BitReader, BitWriter
+    from benchmark.data import Split
+
+Weights: TypeAlias = "Mapping[str, Tensor]"
+"""Parameter (and buffer) names of the untouched network -> tensors."""
+
+SplitName = Literal["train", "val", "test"]
+Fact = float | int | str | bool
+
+
+@dataclass(frozen=True)
+class Need:
+    """A run whose posterior a method starts from: same task, network, seed and protocol, another method."""
+
+    method: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Posterior(ABC):
+    """A distribution over the weights of one untouched network, that can be drawn from and written to bytes.
+
+    Weights are named as in `network.named_parameters()` and `network.named_buffers()`. A weight sample holds
+    every parameter; buffers (running statistics) that it leaves out keep the network's own values.
+    """
+
+    @property
+    def support(self) -> int | None:
+        """How many distinct weight samples there are, for a uniform mixture of finitely many (1: a point mass,
+        M: an ensemble); None for a continuous posterior. The suite predicts with min(S, support) draws."""
+        return None
+
+    @abstractmethod
+    def draws(self, n: int, generator: torch.Generator) -> Iterator[Weights]:
+        """`n` weight samples. The generator (CPU) is the only source of randomness; `draws(5)` is a prefix of
+        `draws(20)` for equal generator states. A yielded sample may be overwritten when the next is asked for."""
+
+    def mean(self) -> Weights | None:
+        """The mean weights, or None when a mean over weights has no meaning (an ensemble of modes)."""
+        return None
+
+    def log_probs(self, logits: Tensor) -> Tensor:
+        """The link from logits (n, K) of one draw to log class probabilities; log-softmax unless overridden."""
+        return logits.log_softmax(dim=-1)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything needed to predict again, as named tensors, for the generic codec (see `encode`)."""
+        raise NotImplementedError(
+            f"{type(self).__name__} defines neither `encode`/`decode` nor `state`/`from_state`; "
+            "a posterior must be writable to bytes. Define one of the two pairs."
+        )
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor], network: nn.Module) -> Posterior:
+        """The inverse of `state`; `network` has the architecture and arbitrary weights."""
+        raise NotImplementedError(f"{cls.__name__}.from_state is not defined")
+
+    def encode(self, out: BitWriter) -> None:
+        """Write everything needed to predict again. Default: the generic codec over `state()`."""
+        out.generic(self.state())
+
+    @classmethod
+    def decode(cls, src: BitReader, network: nn.Module) -> Posterior:
+        """The inverse of `encode`, from the bytes and the architecture alone. Default: the generic codec."""
+        return cls.from_state(src.generic(), network)
+
+    def facts(self) -> dict[str, Fact]:
+        """Finite numbers and short texts worth a column: outliers, acceptance, KL per weight, ..."""
+        return {}
+
+
+@dataclass(frozen=True)
+class NeededRun:
+    """A finished run that a method starts from, as `RunContext.needed` hands it over."""
+
+    method: str
+    config: Mapping[str, Any]
+    facts: Mapping[str, Fact]
+    posterior: Posterior
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method is given to learn from: network, training and validation data. Never the test data."""
+
+    network: nn.Module
+    """Float32, on the run's device. Holds the mean weights of the first needed run, else a seeded initialisation."""
+    new_network: Callable[[int], nn.Module]
+    """`new_network(seed)`: the same architecture, freshly initialised from `seed`, on the run's device."""
+    train: Split
+    val: Split | None
+    input_shape: tuple[int, int, int]
+    n_classes: int
+    draws: int
+    """S, the number of draws that the suite will predict with."""
+    budget: float = 1.0
+    """The protocol's factor on training lengths, the same for every method of a study."""
+
+    @property
+    def n_train(self) -> int:
+        """Training examples that the method sees, validation excluded (the N of an ELBO)."""
+        return len(self.train)
+
+    def epochs(self, nominal: int) -> int:
+        """A nominal number of epochs under the protocol's budget; at least 1 unless `nominal` is 0."""
+        return max(1, round(nominal * self.budget)) if nominal > 0 else 0
+
+
+class Checkpoints(Protocol):
+    """Saved states of one run. States are trees of dict, list, str, int, float, bool, None and tensors."""
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest valid state, generators and history rewound to it; None at a first start."""
+
+    def offer(self, state: Callable[[], dict[str, Any]]) -> None:
+        """A point where the run can resume. Calls `state` and saves only when a checkpoint is due.
+
+        Raises:
+            Interrupted: a stop was asked for; the state has been saved.
+        """
+
+
+class RunContext(Protocol):
+    """What the suite lends to a method for one run: device, seeds, checkpoints, history, the needed runs."""
+
+    device: torch.device
+    checkpoint: Checkpoints
+    needed: Sequence[NeededRun]
+    micro_batch: int | None
+    """Operational cap on examples per forward pass; methods that accumulate gradients honour it."""
+
+    def seed_for(self, *parts: str | int) -> int:
+        """A 63-bit seed for a purpose, hashed from the run's task, network, method, seed and `parts`."""
+
+    def generator(self, purpose: str, device: str | torch.device = "cpu") -> torch.Generator:
+        """The run's generator of that name, seeded by `seed_for(purpose)`; its state is part of checkpoints."""
+
+    def progress(self, done: int, total: int, **metrics: float) -> None:
+        """Say how far `fit` is. Cheap: call it every step."""
+
+    def log(self, **values: float | int | str) -> None:
+        """Append one record to the run's history (`history.jsonl`); rewound when a checkpoint is loaded."""
+
+
+class Method(ABC):
+    """A way to get from data and a network to a posterior over the network's weights. A plugin writes one.
+
+    The module that the entry point names should import nothing heavy: import torch inside `fit`, or keep the
+    machinery in a second module.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Raised when its numbers change for equal settings."""
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def needs(self, config: Any) -> tuple[Need, ...]:
+        """Runs to start from, the base network first. Empty: the method trains from initialisation."""
+        return ()
+
+    @abstractmethod
+    def fit(self, problem: Problem, ctx: RunContext, config: Any) -> Posterior:
+        """Learn the posterior. Must be deterministic given the seeds of `ctx`, and resumable bit for bit."""
+
+    @abstractmethod
+    def posterior_type(self) -> type[Posterior]:
+        """The class whose `decode` reads what the fitted posterior's `encode` wrote."""
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """Shapes and sizes of a task, known before any data is loaded."""
+
+    input_shape: tuple[int, int, int]
+    n_classes: int
+    n_train: int
+    n_val: int
+    n_test: int
+
+
+class Task(ABC):
+    """A data set with a fixed split. `load` is called per split, so that a method's process never holds test data."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    Config: ClassVar[type[Config]] = Config
+
+    @abstractmethod
+    def info(self, config: Any) -> TaskInfo:
+        """Shapes and sizes, cheap (called while planning)."""
+
+    @abstractmethod
+    def fingerprint(self, config: Any) -> str:
+        """A hex digest of the data and its split; part of the run's identity. Called while planning: keep it fast."""
+
+    @abstractmethod
+    def load(self, config: Any, split: SplitName) -> Split | None:
+        """One split, on the CPU; None for a validation split that the task does not have."""
+
+    def true_log_probs(self, config: Any, inputs: Tensor) -> Tensor | None:
+        """Exact log p(y | x), float64 (n, K), for tasks whose law is known; else None."""
+        return None
+
+
+class NetworkFamily(ABC):
+    """A family of architectures behind one registered name: `wrn` builds `wrn-16-4`, `timm` builds `timm:NAME`."""
+
+    version: ClassVar[int] = 1
+    forms: ClassVar[str]
+    """The legal spellings, for help and error messages: `wrn-DEPTH-WIDTH, depth 6n+4, e.g. wrn-16-4`."""
+
+    @abstractmethod
+    def check(self, network: str) -> None:
+        """Raise ConfigError when `network` is not a legal spelling. Cheap (called while planning)."""
+
+    @abstractmethod
+    def build(self, network: str, input_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+        """The network, mapping inputs (n, C, H, W) to logits (n, K); initialised from torch's global generator,
+        which the suite seeds and restores around the call."""

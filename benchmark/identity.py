@@ -1,0 +1,121 @@
+"""What a run is: the specification whose hash names its folder.
+
+In the hash: everything that changes a number. Not in it: how the run is executed (device, threads, limits, paths),
+how it was spelled (preset names, labels), and the code, which is recorded beside the result instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pydantic import Field
+
+from benchmark.config import Config
+from benchmark.errors import CorruptFile
+from benchmark.files import canonical_json
+
+SCHEMA = 1
+HASH_DIGITS = 12
+
+
+class Protocol(Config):
+    """What is equal for every row of a table: how many draws, how long to train."""
+
+    draws: int = Field(20, ge=1, description="S, weight samples averaged by a prediction")
+    budget: float = Field(1.0, gt=0, description="factor on the nominal training length of every method")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A task, a network or a method of a run: name, version and resolved settings."""
+
+    name: str
+    version: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One cell of a study for one seed. `needs` are the ids of the runs it starts from, in the method's order.
+
+    `given` is how the method's settings were spelled; it labels the row and is not part of the identity.
+    """
+
+    task: Part
+    fingerprint: str
+    network: Part
+    method: Part
+    protocol: Mapping[str, Any]
+    seed: int
+    needs: tuple[str, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """The value that is hashed, as plain JSON types."""
+        content = {name: value for name, value in asdict(self).items() if name != "given"}
+        return {"schema": SCHEMA, **content, "needs": list(self.needs)}
+
+    @cached_property
+    def id(self) -> str:
+        """`digits.resnet18.map.s0-1a2b3c4d5e6f`: readable slug and the first 48 bits of the identity's SHA-256."""
+        digest = hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()
+        slug = f"{self.task.name}.{self.network.name}.{self.method.name}.s{self.seed}"
+        return f"{re.sub(r'[^A-Za-z0-9_.-]', '_', slug)}-{digest[:HASH_DIGITS]}"
+
+    @property
+    def components(self) -> tuple[str | int, ...]:
+        """What the run's seeds are hashed from: rows of one (task, network, seed) are paired by `seed`."""
+        return (self.task.name, self.network.name, self.method.name, self.seed)
+
+    @property
+    def label(self) -> str:
+        """The method with the settings that were spelled out: `mean_field epochs=4`."""
+        return label_of(self.method.name, self.given)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `spec.json`."""
+        return {**self.identity(), "given": dict(self.given), "id": self.id}
+
+    @classmethod
+    def from_json(cls, value: Any, where: str) -> RunSpec:
+        """The inverse of `to_json`; `where` names the file in errors.
+
+        Raises:
+            CorruptFile: a field is missing, of another schema, or the id does not fit the content.
+        """
+        try:
+            if value["schema"] != SCHEMA:
+                raise CorruptFile(f"{where} has schema {value['schema']}; this version reads schema {SCHEMA}.")
+            spec = cls(
+                task=Part(**value["task"]),
+                fingerprint=value["fingerprint"],
+                network=Part(**value["network"]),
+                method=Part(**value["method"]),
+                protocol=value["protocol"],
+                seed=value["seed"],
+                needs=tuple(value["needs"]),
+                given=value["given"],
+            )
+        except (KeyError, TypeError) as error:
+            raise CorruptFile(
+                f"{where} is not the specification of a run ({type(error).__name__}: {error})."
+            ) from error
+        if spec.id != value.get("id"):
+            raise CorruptFile(
+                f"{where} was changed by hand: its content has the id {spec.id}, it says {value.get('id')}."
+            )
+        return spec
+
+
+def label_of(method: str, given: Mapping[str, Any]) -> str:
+    """A row's name: the method and its spelled-out settings, in the order they were written."""
+    return " ".join([method, *(f"{key}={_short(value)}" for key, value in given.items())])
+
+
+def _short(value: Any) -> str:
+    return canonical_json(value) if isinstance(value, dict | list) else str(value)

@@ -1,0 +1,128 @@
+"""Which columns a table has, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmark.errors import ConfigError, unknown
+from benchmark.leaderboard.cell import WITH_BASE
+from benchmark.leaderboard.collect import Record
+from benchmark.metrics.catalogue import METRICS, metric_of
+from benchmark.metrics.record import Direction
+from benchmark.metrics.views import unit
+
+MAIN = (
+    "accuracy",
+    "nll",
+    "nll_ts",
+    "ece15",
+    "gap",
+    "bytes",
+    "ratio_fp32",
+    "train_seconds",
+    WITH_BASE,
+)
+"""The obligatory columns of a main table; S and coverage stand in every table besides."""
+KNOWN_LAW = ("excess_nll", "true_ece15")
+"""Added for a task whose exact p(y | x) is known."""
+FLOORS = {"ece15": "ece15_floor", "ece15m": "ece15m_floor"}
+"""The value that a perfectly calibrated predictor would get, printed beside a calibration error."""
+BY_NAME = "method"
+"""The sort order by the name of the row."""
+
+_HEADERS = {
+    "accuracy": "acc",
+    "nll": "NLL",
+    "nll_ts": "NLL ts",
+    "ece15": "ECE15 (floor)",
+    "ece15m": "ECE15m (floor)",
+    "brier": "Brier",
+    "bytes": "size",
+    "ratio_fp32": "fp32/size",
+    "ratio_fp16": "fp16/size",
+    "ratio_mf32": "mf32/size",
+    "excess_nll": "excess NLL",
+    "true_ece15": "true ECE15",
+    "train_seconds": "train",
+    WITH_BASE: "+ base",
+    "latency_ms": "latency",
+    "macs": "MACs",
+    "peak_memory": "memory",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as a column: its name in results, its header, the unit of its cells and which way is better."""
+
+    name: str
+    header: str
+    unit: str
+    direction: Direction
+
+    @property
+    def title(self) -> str:
+        """Header and unit: `acc %`."""
+        return f"{self.header} {self.unit}".rstrip()
+
+
+def column(name: str) -> Column:
+    """The column of a metric, which may carry a suffix (`ood_auroc[msp].svhn`)."""
+    return Column(name, _HEADERS.get(name, name), unit(name), metric_of(name).direction)
+
+
+def choose(columns: Sequence[str] | None, records: Iterable[Record]) -> tuple[Column, ...]:
+    """The columns of one table with these records.
+
+    None gives the main table. Names replace its columns; names that begin with `+` are added to them. A metric that
+    has one result per OOD set stands for all of them.
+
+    Raises:
+        ConfigError: a name that is no metric, or no columns at all.
+    """
+    runs = list(records)
+    main = (*MAIN, *KNOWN_LAW) if _law_is_known(runs) else MAIN
+    if columns is None:
+        return tuple(column(name) for name in main)
+    own = [name for name in columns if not name.startswith("+")]
+    added = [name[1:] for name in columns if name.startswith("+")]
+    wanted = [*(own or main), *added]
+    present = metrics_in(runs)
+    names = dict.fromkeys(name for text in wanted for name in _expanded(text, present))
+    if not columns:
+        raise ConfigError("no columns were asked for; leave the option out for the main table.")
+    return tuple(column(name) for name in names)
+
+
+def check_sort(sort: str, records: Iterable[Record]) -> None:
+    """Refuse a sort order that is neither a metric nor `method`.
+
+    Raises:
+        ConfigError: holds the nearest match.
+    """
+    legal = {BY_NAME, WITH_BASE, *METRICS, *metrics_in(records)}
+    if sort not in legal:
+        raise ConfigError(unknown("sort order", sort, legal))
+
+
+def metrics_in(records: Iterable[Record]) -> list[str]:
+    """The metrics of these results in the catalogue's order, suffixes by name."""
+    order = {name: position for position, name in enumerate(METRICS)}
+    names = {name for record in records for name in record.metrics}
+    return sorted(names, key=lambda name: (order.get(name.partition(".")[0], len(order)), name))
+
+
+def _expanded(name: str, present: Sequence[str]) -> list[str]:
+    if name == WITH_BASE or name in present:
+        return [name]
+    suffixed = [other for other in present if other.partition(".")[0] == name]
+    if suffixed:
+        return suffixed
+    if name not in METRICS:
+        raise ConfigError(unknown("column", name, {WITH_BASE, *METRICS, *present}))
+    return [name]
+
+
+def _law_is_known(records: Iterable[Record]) -> bool:
+    return any(record.metrics.get("excess_nll", {}).get("state", "na") != "na" for record in records)

@@ -1,0 +1,247 @@
+"""The two phases of a run that execute a method's code: `fit` and `evaluate`. Each runs in a process of its own.
+
+`fit` sees training and validation data and leaves `posterior.bin`. `evaluate` starts from those bytes and the
+architecture, in a process that never held anything else of the run, and leaves predictions and measurements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmark.compression import BitReader, BitWriter
+from benchmark.context import Context
+from benchmark.contracts import Posterior, SplitName, Weights
+from benchmark.cost import latency, macs_per_forward, peak_memory
+from benchmark.data import Split
+from benchmark.errors import Diverged, PluginError
+from benchmark.files import write_bytes, write_json, write_via
+from benchmark.identity import Protocol, RunSpec
+from benchmark.metrics.compression import score_weights
+from benchmark.operation import Operation
+from benchmark.predict import Predictive, effective_draws, predict
+from benchmark.problem import decode_posterior, method_of, needed_runs, network_of, problem_of, split_of, task_of
+from benchmark.runfolder import RunFolder
+from benchmark.seeds import seed_from
+from benchmark.weights import buffer_count, parameter_count
+
+
+def fit(
+    run: RunFolder,
+    spec: RunSpec,
+    operation: Operation,
+    device: torch.device,
+    stop_requested: Callable[[], bool],
+    before_write: Callable[[], None],
+    on_progress: Callable[[dict[str, float]], None],
+) -> None:
+    """Learn the posterior and write it. Files: `checkpoint/`, `history.jsonl`, `posterior.bin`, `fit.json` (last).
+
+    When decoding the written bytes does not give back the very same draws, predictions of the posterior as fitted are
+    kept in `before.npz`, so that the loss by encoding is known.
+    """
+    method, config = method_of(spec)
+    needed = needed_runs(run, spec, device)
+    problem = problem_of(spec, needed, device)
+    ctx = Context(
+        run.path,
+        spec.components,
+        device=device,
+        needed=needed,
+        micro_batch=operation.micro_batch,
+        checkpoint_seconds=operation.checkpoint_seconds,
+        stop_requested=stop_requested,
+        before_save=before_write,
+        on_progress=on_progress,
+    )
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.monotonic()
+    try:
+        posterior = method.fit(problem, ctx, config)
+        _synchronise(device)
+    finally:
+        ctx.close()
+    seconds = time.monotonic() - started
+    if not isinstance(posterior, method.posterior_type()):
+        raise PluginError(
+            f"method '{method.name}' returned a {type(posterior).__name__}; its posterior_type() says "
+            f"{method.posterior_type().__name__}."
+        )
+    memory = {"peak_memory": peak_memory(), **_cuda_memory(device)}
+    started = time.monotonic()
+    writer = BitWriter()
+    posterior.encode(writer)
+    data = writer.finish()
+    before_write()
+    write_bytes(run.file("posterior.bin"), data)
+    lossless = _lossless(run, spec, posterior, device)
+    record = {
+        "facts": _plain(posterior.facts()),
+        "fit_seconds": seconds,
+        "encode_seconds": time.monotonic() - started,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "lossless": lossless,
+        "parameters": parameter_count(problem.network),
+        "buffers": buffer_count(problem.network),
+        **memory,
+    }
+    before_write()
+    write_json(run.file("fit.json"), record)
+
+
+def evaluate(run: RunFolder, spec: RunSpec, operation: Operation, device: torch.device) -> None:
+    """Predict from the stored bytes and measure. Files: `predictions.npz`, then `evaluation.json`."""
+    posterior = decode_posterior(run, spec, device)
+    network = network_of(spec, seed_from("architecture"), device)
+    draws = Protocol(**spec.protocol).draws
+    started = time.monotonic()
+    arrays = _predictions(spec, network, posterior, draws, device)
+    predict_seconds = time.monotonic() - started
+    _save_arrays(run, "predictions.npz", arrays)
+    reader = BitReader(run.file("posterior.bin").read_bytes())
+    record = {
+        "predict_seconds": predict_seconds,
+        "draws": effective_draws(posterior, draws),
+        "codec": reader.codec,
+        "sections": reader.sections(),
+        "weights": _weight_statistics(network, posterior),
+        **_measured(spec, network, posterior, draws, operation, device),
+    }
+    write_json(run.file("evaluation.json"), record)
+
+
+def _measured(
+    spec: RunSpec, network: nn.Module, posterior: Posterior, draws: int, operation: Operation, device: torch.device
+) -> dict[str, Any]:
+    examples = _split(spec, "test", device).inputs[:256]
+    if operation.latency == "off":
+        timed = None
+    else:
+        brief = operation.latency == "brief"
+        timed = latency(network, posterior, examples, draws, _draws_generator(spec), brief)
+    return {"macs": macs_per_forward(network, examples[0]), "latency": timed}
+
+
+def _split(spec: RunSpec, name: SplitName, device: torch.device) -> Split:
+    split = split_of(spec, name, device)
+    if split is None:
+        raise PluginError(f"task '{spec.task.name}' has no {name} split.")
+    return split
+
+
+def _predictions(
+    spec: RunSpec, network: nn.Module, posterior: Posterior, draws: int, device: torch.device
+) -> dict[str, np.ndarray]:
+    """The arrays of `predictions.npz`; every split is predicted by the same draws."""
+    task, config = task_of(spec)
+    arrays: dict[str, np.ndarray] = {}
+    names: tuple[SplitName, ...] = ("val", "test")
+    for name in names:
+        split = split_of(spec, name, device)
+        if split is None:
+            continue
+        predictive = predict(network, posterior, split, draws, _draws_generator(spec))
+        _refuse_nan(predictive, name)
+        arrays[f"{name}.log_probs"] = predictive.log_probs.numpy()
+        arrays[f"{name}.labels"] = split.labels.cpu().numpy()
+        if predictive.expected_entropy is not None:
+            arrays[f"{name}.expected_entropy"] = predictive.expected_entropy.numpy()
+        if name == "test":
+            arrays["meta.draws"] = np.array(predictive.draws)
+            arrays["meta.deterministic"] = np.array(posterior.support == 1)
+            truth = task.true_log_probs(config, split.inputs)
+            if truth is not None:
+                arrays["test.true_log_probs"] = truth.cpu().float().numpy()
+    return arrays
+
+
+def _draws_generator(spec: RunSpec) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_from(*spec.components, "draws"))
+
+
+def _refuse_nan(predictive: Predictive, name: str) -> None:
+    bad = predictive.log_probs.isnan().any(dim=1).nonzero()
+    if len(bad):
+        raise Diverged(
+            f"the predictions of {len(bad)} of {len(predictive.log_probs)} {name} examples are NaN, the first is row "
+            f"{int(bad[0])}. The posterior holds non-finite weights; train with a smaller learning rate."
+        )
+
+
+def _lossless(run: RunFolder, spec: RunSpec, posterior: Posterior, device: torch.device) -> bool:
+    """Whether the decoded posterior makes the very same draws; if not, the test predictions before encoding are
+    stored (by the suite, after `fit` has returned: the method never sees them)."""
+    decoded = decode_posterior(run, spec, device)
+    draws = Protocol(**spec.protocol).draws
+    if _same_draws(posterior, decoded, effective_draws(posterior, draws), spec):
+        return True
+    network = network_of(spec, seed_from("architecture"), device)
+    arrays = _predictions(spec, network, posterior, draws, device)
+    _save_arrays(run, "before.npz", {"test.log_probs": arrays["test.log_probs"], "test.labels": arrays["test.labels"]})
+    return False
+
+
+def _same_draws(one: Posterior, other: Posterior, draws: int, spec: RunSpec) -> bool:
+    pairs = zip(one.draws(draws, _draws_generator(spec)), other.draws(draws, _draws_generator(spec)), strict=True)
+    probe = torch.linspace(-3, 3, 5, dtype=torch.float64).unsqueeze(0)
+    same_link = torch.equal(one.log_probs(probe), other.log_probs(probe))
+    return same_link and all(
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs
+    )
+
+
+def _weight_statistics(network: nn.Module, posterior: Posterior) -> dict[str, Any]:
+    """Distinct values, zeros and entropy of the decoded mean weights; over all members for a finite mixture."""
+    names = [name for name, _ in network.named_parameters()]
+
+    def arrays(weights: Weights) -> dict[str, np.ndarray]:
+        return {name: weights[name].detach().float().cpu().numpy().copy() for name in names}
+
+    mean = posterior.mean()
+    if mean is not None:
+        return score_weights(arrays(mean))
+    if posterior.support is not None:
+        return score_weights([arrays(draw) for draw in posterior.draws(posterior.support, torch.Generator())])
+    return score_weights(None)
+
+
+def _save_arrays(run: RunFolder, name: str, arrays: dict[str, np.ndarray]) -> None:
+    def save(path: Any) -> None:
+        with open(path, "wb") as handle:
+            np.savez(handle, allow_pickle=False, **arrays)
+
+    write_via(run.file(name), save)
+
+
+def _plain(facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts as plain JSON types; non-finite numbers become text."""
+    plain: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, str | bool | int):
+            plain[name] = value
+        else:
+            number = float(value)
+            plain[name] = number if np.isfinite(number) else str(number)
+    return plain
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _cuda_memory(device: torch.device) -> dict[str, int]:
+    if device.type != "cuda":
+        return {}
+    return {
+        "cuda_allocated": torch.cuda.max_memory_allocated(device),
+        "cuda_reserved": torch.cuda.max_memory_reserved(device),
+    }

@@ -1,0 +1,131 @@
+"""From a study to its runs: the matrix, the runs that its rows need, and the order that respects the needs."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmark.errors import ConfigError, UnknownNameError
+from benchmark.identity import Part, RunSpec
+from benchmark.registry import METHODS, NETWORKS, TASKS
+from benchmark.study import Item, Study, make_item
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a plan. `row` is False for a run that is only there because another one needs it."""
+
+    spec: RunSpec
+    row: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a study, every run after the runs it needs; and the cells that the study excludes."""
+
+    study: Study
+    cells: tuple[Cell, ...]
+    excluded: tuple[RunSpec, ...] = ()
+
+    @property
+    def specs(self) -> dict[str, RunSpec]:
+        """Run id -> specification, in plan order."""
+        return {cell.spec.id: cell.spec for cell in self.cells}
+
+    @property
+    def rows(self) -> dict[str, RunSpec]:
+        """The runs that are cells of the study's own matrix."""
+        return {cell.spec.id: cell.spec for cell in self.cells if cell.row}
+
+
+def plan(study: Study) -> Plan:
+    """Expand a study. Runs that appear twice (a base network, a shared ensemble member) are one run.
+
+    Raises:
+        ConfigError: a method needs a run that cannot be made, or methods need each other in a circle.
+    """
+    return _Planner(study).plan()
+
+
+@dataclass
+class _Planner:
+    study: Study
+    cells: dict[str, Cell] = field(default_factory=dict)
+    excluded: list[RunSpec] = field(default_factory=list)
+    _items: dict[tuple[str, str], Item] = field(default_factory=dict)
+    _parts: dict[int, tuple[Item, Part]] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        protocol = self.study.protocol.identity()
+        for task in self.study.tasks:
+            plugin = TASKS.get(task.name)
+            place = (Part(task.name, plugin.version, task.config.identity()), plugin.fingerprint(task.config))
+            for network in self.study.networks:
+                part = Part(network, NETWORKS.family(network)[1].version)
+                for method in self.study.methods:
+                    for seed in self.study.seeds:
+                        self._add_row(method, place, part, protocol, seed)
+        return Plan(self.study, tuple(self.cells.values()), tuple(self.excluded))
+
+    def _add_row(
+        self, method: Item, task: tuple[Part, str], network: Part, protocol: Mapping[str, Any], seed: int
+    ) -> None:
+        names = {"task": task[0].name, "network": network.name, "method": method.name, "seed": str(seed)}
+        specs = list(self._with_needs(method, task, network, protocol, seed, ()))
+        own = specs[-1]
+        if any(_matches(pattern, names) for pattern in self.study.exclude):
+            self.excluded.append(own)
+            return
+        for spec in specs[:-1]:
+            self.cells.setdefault(spec.id, Cell(spec, row=False))
+        self.cells[own.id] = Cell(own, row=True)  # a run that another one needed before keeps its earlier place
+
+    def _with_needs(
+        self,
+        method: Item,
+        task: tuple[Part, str],
+        network: Part,
+        protocol: Mapping[str, Any],
+        seed: int,
+        chain: tuple[str, ...],
+    ) -> Iterator[RunSpec]:
+        """The runs that `method` needs, depth first, and last its own."""
+        if method.name in chain:
+            raise ConfigError(f"methods need each other in a circle: {' -> '.join([*chain, method.name])}.")
+        ids = []
+        for need in METHODS.get(method.name).needs(method.config):
+            item = self._needed_item(method.name, need.method, need.config)
+            specs = list(self._with_needs(item, task, network, protocol, seed, (*chain, method.name)))
+            ids.append(specs[-1].id)
+            yield from specs
+        yield RunSpec(
+            task=task[0],
+            fingerprint=task[1],
+            network=network,
+            method=self._part(method),
+            protocol=protocol,
+            seed=seed,
+            needs=tuple(ids),
+            given=method.given,
+        )
+
+    def _needed_item(self, asking: str, name: str, config: Mapping[str, Any]) -> Item:
+        key = (name, repr(sorted(config.items())))
+        if key not in self._items:
+            try:
+                self._items[key] = make_item(METHODS, name, config, self.study.defaults.get(name, {}))
+            except UnknownNameError as error:
+                raise ConfigError(f"method '{asking}' needs runs of '{name}': {error}") from error
+        return self._items[key]
+
+    def _part(self, method: Item) -> Part:
+        if id(method) not in self._parts:
+            part = Part(method.name, METHODS.get(method.name).version, method.config.identity())
+            self._parts[id(method)] = (method, part)  # the item is kept alive, so that its id stays its own
+        return self._parts[id(method)][1]
+
+
+def _matches(pattern: Mapping[str, str], names: Mapping[str, str]) -> bool:
+    return all(fnmatch.fnmatchcase(names[key], text) for key, text in pattern.items())

@@ -1,0 +1,134 @@
+"""The last step of a run, and all of `rescore`: from stored predictions and measurements to `result.json`.
+
+Pure reading and arithmetic: no torch, no training, the same digits now and years later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import CorruptFile
+from benchmark.files import read_json
+from benchmark.identity import RunSpec
+from benchmark.metrics import cost
+from benchmark.metrics.compression import score_size
+from benchmark.metrics.encoding_loss import delta_nll_decode
+from benchmark.metrics.record import Metric, Value
+from benchmark.metrics.scoring import METRICS, Predictions, score
+from benchmark.runfolder import RunFolder, read_heartbeat
+
+RESULT_SCHEMA = 1
+
+
+def publish(run: RunFolder, spec: RunSpec, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Score the run's stored predictions and write `result.json`; returns its content.
+
+    earlier: the result that this one replaces (`rescore`): when and by what code the run was made stays as it was.
+
+    Raises:
+        PredictionError: the predictions break a rule of their format.
+        CorruptFile: a product of an earlier phase is damaged; names it.
+    """
+    result = score_run(run, spec)
+    if earlier is not None:
+        result |= {name: earlier[name] for name in ("finished", "attempts", "code", "environment")}
+    run.publish(result)
+    return result
+
+
+def score_run(run: RunFolder, spec: RunSpec) -> dict[str, Any]:
+    """The content of `result.json`, from the files of the run's phases."""
+    fitted, evaluation = read_json(run.file("fit.json")), read_json(run.file("evaluation.json"))
+    predictions = Predictions.load(run.file("predictions.npz"))
+    attempts = run.attempts()
+    environment = _environment(attempts)
+    metrics = score(predictions)
+    metrics |= score_size(fitted["bytes"], fitted["parameters"], fitted["buffers"])
+    metrics |= evaluation["weights"]
+    metrics |= _costs(fitted, evaluation, attempts, environment)
+    before = run.file("before.npz")
+    loss = delta_nll_decode(predictions, None if fitted["lossless"] else Predictions.load(before))
+    metrics["delta_nll_decode"] = loss.to_json(METRICS["delta_nll_decode"])
+    return {
+        "schema": RESULT_SCHEMA,
+        "id": run.id,
+        "spec": spec.to_json(),
+        "status": "ok",
+        "attempts": len(attempts),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "draws": evaluation["draws"],
+        "metrics": metrics,
+        "facts": fitted["facts"],
+        "posterior": {
+            "bytes": fitted["bytes"],
+            "sha256": fitted["sha256"],
+            "codec": evaluation["codec"],
+            "sections": evaluation["sections"],
+            "lossless": fitted["lossless"],
+        },
+        "parameters": fitted["parameters"],
+        "buffers": fitted["buffers"],
+        "seconds": {
+            "encode": fitted["encode_seconds"],
+            "predict": evaluation["predict_seconds"],
+        },
+        "latency": evaluation["latency"],
+        "labels_sha256": hashlib.sha256(predictions.test.labels.tobytes()).hexdigest()
+        if predictions.test.labels is not None
+        else None,
+        "predictions_sha256": hashlib.sha256(predictions.test.log_probs.tobytes()).hexdigest(),
+        "code": environment.get("code"),
+        "environment": environment,
+    }
+
+
+def fit_seconds(attempt: Path) -> float:
+    """Wall seconds that an attempt spent inside `fit`: exact when it ended by itself, up to its last heartbeat when
+    it was killed."""
+    try:
+        outcome = read_json(attempt / "outcome.json")
+        return float(outcome.get("fit_seconds", 0.0))
+    except (FileNotFoundError, CorruptFile):
+        return float(read_heartbeat(attempt).get("fit_seconds", 0.0))
+
+
+def _costs(
+    fitted: dict[str, Any], evaluation: dict[str, Any], attempts: list[Path], environment: dict[str, Any]
+) -> dict[str, Any]:
+    spent = [seconds for attempt in attempts if (seconds := fit_seconds(attempt)) > 0]
+    train = cost.train_seconds(spent or [fitted["fit_seconds"]])
+    peaks = [peak for attempt in attempts if (peak := read_heartbeat(attempt).get("peak_memory"))]
+    peak = fitted.get("cuda_allocated") or max([fitted["peak_memory"] or 0, *peaks])
+    values: dict[str, Value] = {
+        "train_seconds": train,
+        "device_hours": cost.device_hours(train.value or 0.0, devices=1),
+        "peak_memory": cost.peak_memory([peak]),
+        "macs": cost.macs(2 * evaluation["macs"], evaluation["draws"]),
+        "latency_ms": _latency(evaluation["latency"]),
+    }
+    return {name: value.to_json(_metric(name)) for name, value in values.items()}
+
+
+def _latency(measured: dict[str, Any] | None) -> Value:
+    if measured is None:
+        return Value.na("latency was not measured (latency: off)")
+    one = measured["batch_1"]
+    return Value.ok(one["median_ms"], one["calls"], extra={"iqr": one["q75_ms"] - one["q25_ms"]})
+
+
+def _metric(name: str) -> Metric:
+    return METRICS[name]
+
+
+def _environment(attempts: list[Path]) -> dict[str, Any]:
+    """What the last attempt recorded about itself."""
+    for attempt in reversed(attempts):
+        try:
+            environment: dict[str, Any] = read_json(attempt / "env.json")
+        except (FileNotFoundError, CorruptFile):
+            continue
+        return environment
+    return {}

@@ -1,0 +1,333 @@
+"""A study file, validated: which tasks, networks, methods and seeds, under which protocol.
+
+Everything that a user may get wrong is reported here with file, line, key, legal values and the nearest match, before
+anything is submitted or written. Expanding a study to runs is `benchmark.plan`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from benchmark.config import Config
+from benchmark.errors import ConfigError, UnknownNameError, nearest, unknown
+from benchmark.identity import Protocol
+from benchmark.registry import METHODS, NETWORKS, TASKS
+from benchmark.yamlfile import Marked, Place, parse
+
+KEYS = ("name", "description", "tasks", "networks", "methods", "seeds", "protocol", "defaults", "exclude", "launcher")
+EXCLUDE_KEYS = ("task", "network", "method", "seed")
+BUILT_IN = Path(__file__).parent / "studies"
+
+
+@dataclass(frozen=True)
+class Item:
+    """A named part of a study with settings: `given` as spelled out, `config` validated."""
+
+    name: str
+    given: Mapping[str, Any]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated study. Axes are expanded: each `Item` is one point."""
+
+    name: str
+    description: str
+    tasks: tuple[Item, ...]
+    networks: tuple[str, ...]
+    methods: tuple[Item, ...]
+    seeds: tuple[int, ...]
+    protocol: Protocol
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    exclude: tuple[Mapping[str, str], ...] = ()
+    launcher: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def find_study(name: str) -> Path:
+    """The file of a study: a path, or the name of a built-in one.
+
+    Raises:
+        ConfigError: neither; names the built-in studies and the nearest match.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.is_file():
+            beside = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            raise ConfigError(f"study '{name}': no such file.{nearest(name, beside)}")
+        return path
+    built_in = {p.stem: p for p in sorted(BUILT_IN.glob("*.yaml"))}
+    if name not in built_in:
+        raise ConfigError(unknown("study", name, built_in) + "\n  or the path of a .yaml file")
+    return built_in[name]
+
+
+def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read and validate a study by path or built-in name; `overrides` replace its top-level keys (the flags)."""
+    path = find_study(name)
+    try:
+        marked = parse(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not a text file in UTF-8 ({error}).") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+    return validate(_overridden(marked, overrides or {}, default_name=path.stem))
+
+
+def study_from_flags(overrides: Mapping[str, Any]) -> Study:
+    """A study made of command-line flags alone."""
+    return validate(_overridden(Marked("command line", {}), overrides, default_name="flags"))
+
+
+def _overridden(marked: Marked, overrides: Mapping[str, Any], default_name: str) -> Marked:
+    if not isinstance(marked.value, dict):
+        raise ConfigError(f"{marked.source}: a study is a mapping with the keys {', '.join(KEYS)}.")
+    value = {"name": default_name, **marked.value}
+    for key, replacement in overrides.items():
+        both_maps = key == "protocol" and isinstance(value.get(key), dict)
+        value[key] = {**value[key], **replacement} if both_maps else replacement
+    lines = {place: line for place, line in marked.lines.items() if not place or place[0] not in overrides}
+    source = marked.source
+    return Marked(source, value, lines)
+
+
+def validate(marked: Marked) -> Study:
+    """Check every key, name and setting of a parsed study, and expand list values into axes.
+
+    Raises:
+        ConfigError: something is wrong; names file, line, key, value, legal values and nearest match.
+    """
+    value = marked.value
+    for key in value:
+        if key not in KEYS:
+            raise ConfigError(unknown("key", str(key), KEYS, marked.where((key,))))
+    defaults = _defaults(marked)
+    return Study(
+        name=_text(marked, "name"),
+        description=_text(marked, "description", ""),
+        tasks=tuple(_items(marked, "tasks", TASKS, {})),
+        networks=tuple(_networks(marked)),
+        methods=tuple(_items(marked, "methods", METHODS, defaults)),
+        seeds=_seeds(marked),
+        protocol=_validated(Protocol, value.get("protocol") or {}, marked, ("protocol",)),
+        defaults=defaults,
+        exclude=tuple(_excludes(marked)),
+        launcher=_launcher(marked),
+    )
+
+
+def make_item(registry: Any, name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Item:
+    """A validated point without axes, for runs that a method needs."""
+    merged = {**defaults, **given}
+    marked = Marked(f"{registry.kind} '{name}'", merged)
+    return Item(name, merged, _validated(registry.get(name).Config, merged, marked, ()))
+
+
+def _items(marked: Marked, key: str, registry: Any, defaults: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
+    seen: set[str] = set()
+    for place, name, settings in _entries(marked, key):
+        try:
+            plugin = registry.get(name)
+        except UnknownNameError as error:
+            raise ConfigError(f"{marked.where(place)}: {error}   (bnnbench list {key})") from error
+        merged = {**defaults.get(name, {}), **settings}
+        inner = (*place, name) if (*place, name) in marked.lines else place
+        for given in expand_axes(plugin.Config, merged):
+            config = _validated(plugin.Config, given, marked, inner)
+            shown = {k: v for k, v in given.items() if k in settings}
+            point = f"{name} {config.model_dump_json()}"
+            if point in seen:
+                raise ConfigError(
+                    f"{marked.where(place)}: {registry.kind} '{name}' with the same settings is listed twice."
+                )
+            seen.add(point)
+            yield Item(name, shown, config)
+
+
+def _entries(marked: Marked, key: str) -> Iterator[tuple[Place, str, dict[str, Any]]]:
+    """The entries of a list of names, each a name or `{name: {settings}}`; a single entry need not be a list."""
+    value = marked.value.get(key)
+    if value is None or value == []:
+        raise ConfigError(f"{marked.where((key,))}: '{key}' is missing or empty. Example: {key}: [{_EXAMPLES[key]}]")
+    entries = value if isinstance(value, list) else [value]
+    for index, entry in enumerate(entries):
+        place: Place = (key, index) if isinstance(value, list) else (key,)
+        if isinstance(entry, str):
+            yield place, entry, {}
+        elif isinstance(entry, dict) and len(entry) == 1:
+            name, settings = next(iter(entry.items()))
+            if not isinstance(settings, dict | None) or not isinstance(name, str):
+                raise ConfigError(
+                    f"{marked.where(place)}: the settings of '{name}' must be a mapping, got {settings!r}. "
+                    f"Example: {name}: {{setting: value}}"
+                )
+            yield place, name, settings or {}
+        else:
+            raise ConfigError(
+                f"{marked.where(place)}: an entry of '{key}' is a name or 'name: {{setting: value}}', got {entry!r}."
+            )
+
+
+_EXAMPLES = {"tasks": "digits", "networks": "resnet20", "methods": "map"}
+
+
+def _networks(marked: Marked) -> Iterator[str]:
+    seen: set[str] = set()
+    for place, name, settings in _entries(marked, "networks"):
+        if settings:
+            raise ConfigError(f"{marked.where(place)}: network '{name}' takes no settings; its name says all.")
+        try:
+            NETWORKS.family(name)[1].check(name)
+        except ConfigError as error:
+            raise ConfigError(f"{marked.where(place)}: {error}   (bnnbench list networks)") from error
+        if name in seen:
+            raise ConfigError(f"{marked.where(place)}: network '{name}' is listed twice.")
+        seen.add(name)
+        yield name
+
+
+def _defaults(marked: Marked) -> dict[str, dict[str, Any]]:
+    value = marked.value.get("defaults") or {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{marked.where(('defaults',))}: 'defaults' maps method names to settings, got {value!r}.")
+    for name, settings in value.items():
+        place: Place = ("defaults", name)
+        if name not in METHODS.origins():
+            raise ConfigError(unknown("method", str(name), METHODS.names(), marked.where(place)))
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{marked.where(place)}: the defaults of '{name}' must be a mapping, got {settings!r}.")
+        for given in expand_axes(METHODS.get(name).Config, settings):
+            if given != settings:
+                raise ConfigError(
+                    f"{marked.where(place)}: a default is one value; put the list under 'methods' to make it an axis."
+                )
+            _validated(METHODS.get(name).Config, settings, marked, place)
+    return value
+
+
+def _seeds(marked: Marked) -> tuple[int, ...]:
+    value = marked.value.get("seeds", 1)
+    where = marked.where(("seeds",))
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return tuple(range(value))
+    if isinstance(value, list) and value and all(type(seed) is int and seed >= 0 for seed in value):
+        if len(set(value)) < len(value):
+            raise ConfigError(f"{where}: 'seeds' repeats a seed: {value}.")
+        return tuple(value)
+    raise ConfigError(f"{where}: 'seeds' is a number of seeds (5) or a list of them ([0, 1, 2]), got {value!r}.")
+
+
+def _excludes(marked: Marked) -> Iterator[dict[str, str]]:
+    value = marked.value.get("exclude") or []
+    if not isinstance(value, list):
+        raise ConfigError(
+            f"{marked.where(('exclude',))}: 'exclude' is a list of {{network: ..., method: ...}} patterns."
+        )
+    for index, pattern in enumerate(value):
+        place: Place = ("exclude", index)
+        if not isinstance(pattern, dict) or not pattern:
+            raise ConfigError(
+                f"{marked.where(place)}: a pattern maps {', '.join(EXCLUDE_KEYS)} to names, got {pattern!r}."
+            )
+        for key in pattern:
+            if key not in EXCLUDE_KEYS:
+                raise ConfigError(unknown("key", str(key), EXCLUDE_KEYS, marked.where((*place, key))))
+        yield {key: str(text) for key, text in pattern.items()}
+
+
+def _launcher(marked: Marked) -> dict[str, dict[str, Any]]:
+    value = marked.value.get("launcher")
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, dict) and len(value) == 1:
+        name, settings = next(iter(value.items()))
+        if isinstance(settings, dict | None):
+            return {str(name): settings or {}}
+    raise ConfigError(
+        f"{marked.where(('launcher',))}: 'launcher' is a name or one 'name: {{setting: value}}', got {value!r}."
+    )
+
+
+def _text(marked: Marked, key: str, default: str | None = None) -> str:
+    value = marked.value.get(key, default)
+    if not isinstance(value, str):
+        raise ConfigError(f"{marked.where((key,))}: '{key}' must be text, got {value!r}.")
+    return value
+
+
+def _validated(model: type[Config], given: Mapping[str, Any], marked: Marked, place: Place) -> Any:
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{marked.where(place)}: '{place[-1]}' must be a mapping, got {given!r}.")
+    try:
+        return model(**given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(problem, model, marked, place) for problem in error.errors())) from error
+
+
+def _explain(problem: Any, model: type[BaseModel], marked: Marked, place: Place) -> str:
+    """One pydantic problem as a sentence with place, value and legal values."""
+    inner = tuple(problem["loc"])
+    where = marked.where((*place, *inner))
+    key = ".".join(str(part) for part in inner if isinstance(part, str))
+    if problem["type"] == "extra_forbidden":
+        owner = _model_at(model, inner[:-1])
+        return unknown("setting", key, owner.model_fields, where)
+    message = problem["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{where}: {message}"
+    return f"{where}: {key} = {problem['input']!r}: {message[0].lower() + message[1:]}"
+
+
+def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
+    for part in loc:
+        info = model.model_fields.get(str(part))
+        inner = _submodel(info) if info else None
+        if inner is not None:
+            model = inner
+    return model
+
+
+def expand_axes(model: type[BaseModel], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every point of the matrix that `given` spans: a list is an axis, unless the field itself takes that list.
+
+    Keys keep their order; the last axis varies fastest.
+    """
+    choices = [list(_values(model, key, value)) for key, value in given.items()]
+    for combination in itertools.product(*choices):
+        yield dict(zip(given, combination, strict=True))
+
+
+def _values(model: type[BaseModel], key: str, value: Any) -> Iterator[Any]:
+    info = model.model_fields.get(key)
+    if info is None:
+        yield value  # unknown: validation reports it with its line
+    elif isinstance(value, dict) and (inner := _submodel(info)) is not None:
+        yield from expand_axes(inner, value)
+    elif isinstance(value, list) and value and not _accepts(info, value):
+        yield from value
+    else:
+        yield value
+
+
+def _submodel(info: FieldInfo) -> type[BaseModel] | None:
+    for candidate in (info.annotation, *get_args(info.annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _accepts(info: FieldInfo, value: Any) -> bool:
+    try:
+        TypeAdapter[Any](cast(Any, info.annotation)).validate_python(value)
+    except ValidationError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""Named weights of an untouched `nn.Module`: collecting them, checking them, running the network with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from benchmark.errors import ConfigError, nearest
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """Detached parameters and floating-point buffers by name; a tied parameter once. Views, not copies."""
+    named = dict(network.named_parameters()) | dict(network.named_buffers())
+    return {name: tensor.detach() for name, tensor in named.items() if tensor.is_floating_point()}
+
+
+def copy_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A deep copy."""
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}
+
+
+def load_into(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy named weights into a network, in place.
+
+    Raises:
+        ConfigError: a name or shape does not fit the network, or a parameter is missing.
+    """
+    check_weights(network, weights)
+    own = weights_of(network)
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+
+
+def check_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise ConfigError unless `weights` covers every parameter and fits by name and shape.
+
+    `functional_call` silently ignores unknown names, so this is called once before weights are used.
+    """
+    own = weights_of(network)
+    for name, tensor in weights.items():
+        if name not in own:
+            raise ConfigError(f"weight '{name}' is not in the network.{nearest(name, own)}")
+        if tensor.shape != own[name].shape:
+            raise ConfigError(
+                f"weight '{name}' has shape {tuple(tensor.shape)}, the network has {tuple(own[name].shape)}"
+            )
+    missing = [name for name, _ in network.named_parameters() if name not in weights]
+    if missing:
+        raise ConfigError(f"{len(missing)} parameters have no weight, the first is '{missing[0]}'")
+
+
+def forward(network: nn.Module, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Logits (n, K) of `network` with `weights` in place of its own; the network is left as it was."""
+    logits: Tensor = functional_call(network, dict(weights), (inputs,))
+    return logits
+
+
+def parameter_count(network: nn.Module) -> int:
+    """D: elements of all parameters, tied tensors once."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def buffer_count(network: nn.Module) -> int:
+    """B: elements of floating-point buffers (running statistics); integer batch counters are not counted."""
+    return sum(buffer.numel() for buffer in network.buffers() if buffer.is_floating_point())

@@ -1,0 +1,23 @@
+"""A point mass that remembers how it was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from benchmark import PointMass
+
+Fact = float | int | str | bool
+
+
+class TrainedPoint(PointMass):
+    """`PointMass` with the facts of its training. The facts belong to the run's row, not to the stored bytes."""
+
+    def __init__(self, weights: Mapping[str, Tensor], facts: Mapping[str, Fact] | None = None) -> None:
+        super().__init__(weights)
+        self._facts = dict(facts or {})
+
+    def facts(self) -> dict[str, Fact]:
+        """best_epoch, epochs_run, val_nll, val_accuracy, optimiser, lr, l2, decoupled_weight_decay."""
+        return dict(self._facts)

@@ -1,0 +1,56 @@
+"""What the base network's own training decides for the fine-tuning: optimiser family and strength of the prior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from benchmark import ConfigError, RunContext
+from methods.mean_field.config import REFERENCE_BATCH, FineTuningConfig
+
+ASSUMED_L2 = 1e-4
+AUTO_RATE = {"sgd": 1e-3, "adam": 1e-5}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """optimiser of the means; rate: its peak, for the batch size in use; l2: lambda; l2_assumed: the base run had no
+    coupled L2 to take it from."""
+
+    optimiser: Literal["sgd", "adam"]
+    rate: float
+    l2: float
+    l2_assumed: bool
+
+
+def recipe_for(config: FineTuningConfig, ctx: RunContext) -> Recipe:
+    """Resolve `optim_mu`, `lr_mu` and `l2` by the facts `optimiser` and `l2` of the base run.
+
+    Raises:
+        ConfigError: there is no base run.
+    """
+    if not ctx.needed:
+        raise ConfigError("fine-tuning needs a base run to start from, and the run context holds none")
+    facts: Mapping[str, float | int | str | bool] = ctx.needed[0].facts
+    adaptive = str(facts.get("optimiser", "sgd")).startswith("adam")
+    optimiser: Literal["sgd", "adam"]
+    if config.optim_mu == "auto":
+        optimiser = "adam" if adaptive else "sgd"
+    else:
+        optimiser = config.optim_mu
+    rate = AUTO_RATE[optimiser] if config.lr_mu == "auto" else config.lr_mu
+    found = float(facts.get("l2", 0.0)) if config.l2 == "base" else config.l2
+    return Recipe(
+        optimiser, rate * config.batch_size / REFERENCE_BATCH, found if found > 0 else ASSUMED_L2, not found > 0
+    )
+
+
+def decaying(network: nn.Module) -> set[str]:
+    """Parameters whose L2 the base runs penalise: two or more dimensions, and not in the network's own
+    `no_weight_decay()` (a convention of timm: position embeddings, class tokens)."""
+    rule = getattr(network, "no_weight_decay", None)
+    exempt = set(rule()) if callable(rule) else set()
+    return {name for name, value in network.named_parameters() if value.dim() >= 2 and name not in exempt}

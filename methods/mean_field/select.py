@@ -1,0 +1,156 @@
+"""Which parameters get a Gaussian, which are trained as points, and which stay as they are."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
+
+from benchmark import ConfigError, nearest
+from methods.mean_field.config import NamePatterns
+
+log = logging.getLogger("bnnbench")
+
+WEIGHT_OWNERS = (nn.Linear, _ConvNd, nn.Embedding, nn.MultiheadAttention)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Parameter names in the network's order; every parameter is in exactly one of the three, a tied one once."""
+
+    bayesian: tuple[str, ...]
+    trained: tuple[str, ...]
+    frozen: tuple[str, ...]
+
+    def without(self, unused: Iterable[str]) -> Selection:
+        """The same with the parameters `unused` frozen: without a gradient from data they have nothing to learn."""
+        drop = set(unused)
+        return Selection(
+            tuple(name for name in self.bayesian if name not in drop),
+            tuple(name for name in self.trained if name not in drop),
+            self.frozen + tuple(name for name in self.bayesian + self.trained if name in drop),
+        )
+
+
+def select(
+    network: nn.Module, which: Literal["weights", "all", "head"] | NamePatterns, *, train_rest: bool
+) -> Selection:
+    """Sort the network's parameters.
+
+    which: see `MeanFieldConfig.select`. Parameters that do not require gradients are frozen and never Bayesian.
+
+    Raises:
+        ConfigError: no parameter is Bayesian; a pattern matches nothing or a frozen parameter; a parameter has a
+            dtype that cannot carry a Gaussian.
+    """
+    _check_kinds(network)
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    names = [name for name, _ in network.named_parameters()]
+    if isinstance(which, NamePatterns):
+        chosen = _by_pattern(names, frozen, which)
+    elif which == "all":
+        chosen = set(names)
+    elif which == "head":
+        chosen = _head(network)
+    else:
+        chosen = _weights(network)
+    chosen -= frozen
+    if not chosen:
+        raise ConfigError(
+            f"select '{which}' leaves no Bayesian parameter in this network. Use select: all, or "
+            "select: {include: [PATTERN]} with names out of: " + ", ".join(names[:20])
+        )
+    _warn_of_parametrisations(chosen)
+    rest = [name for name in names if name not in chosen]
+    return Selection(
+        tuple(name for name in names if name in chosen),
+        tuple(name for name in rest if train_rest and name not in frozen),
+        tuple(name for name in rest if not train_rest or name in frozen),
+    )
+
+
+def select_nothing(network: nn.Module) -> Selection:
+    """No Bayesian parameter: everything that requires gradients is trained as a point."""
+    _check_kinds(network)
+    named = list(network.named_parameters())
+    return Selection(
+        (),
+        tuple(name for name, parameter in named if parameter.requires_grad),
+        tuple(name for name, parameter in named if not parameter.requires_grad),
+    )
+
+
+def _check_kinds(network: nn.Module) -> None:
+    for name, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            raise ConfigError(f"parameter '{name}' is not initialised yet; run the network once on an input first")
+        if parameter.is_quantized or not parameter.is_floating_point():
+            raise ConfigError(
+                f"parameter '{name}' is {parameter.dtype}; only real floating-point weights are supported"
+            )
+
+
+def _weights(network: nn.Module) -> set[str]:
+    """Matrices and filters of linear, convolution, embedding and attention layers, by the network's own names.
+
+    A tied parameter counts as soon as one of its owners does.
+    """
+    own = {id(parameter): name for name, parameter in network.named_parameters()}
+    return {
+        own[id(parameter)]
+        for name, parameter in network.named_parameters(remove_duplicate=False)
+        if parameter.dim() >= 2 and isinstance(_owner(network, name), WEIGHT_OWNERS)
+    }
+
+
+def _owner(network: nn.Module, name: str) -> nn.Module:
+    """The layer that a parameter belongs to; for a parametrised one, the layer that is parametrised."""
+    path = name.split(".parametrizations.")[0] if ".parametrizations." in name else name.rpartition(".")[0]
+    return network.get_submodule(path)
+
+
+def _head(network: nn.Module) -> set[str]:
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    members = {id(parameter) for parameter in linear[-1].parameters()} if linear else set()
+    return {name for name, parameter in network.named_parameters() if id(parameter) in members}
+
+
+def _by_pattern(names: list[str], frozen: set[str], patterns: NamePatterns) -> set[str]:
+    included: set[str] = set()
+    for pattern in patterns.include:
+        included |= _matching(pattern, names, "include")
+    for pattern in patterns.exclude:
+        included -= _matching(pattern, names, "exclude")
+    if included & frozen:
+        raise ConfigError(
+            f"select.include names '{min(included & frozen)}', which does not require gradients in this network; "
+            "exclude it"
+        )
+    return included
+
+
+def _matching(pattern: str, names: list[str], field: str) -> set[str]:
+    found = {name for name in names if re.fullmatch(pattern, name)}
+    if not found:
+        raise ConfigError(
+            f"select.{field} '{pattern}' matches no parameter name.{nearest(pattern, names)}\n"
+            f"  legal: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
+        )
+    return found
+
+
+def _warn_of_parametrisations(chosen: set[str]) -> None:
+    underlying = sorted(name for name in chosen if "parametrizations." in name)
+    if underlying:
+        log.warning(
+            "%d selected parameters are parametrised (weight or spectral norm); the noise goes to the underlying "
+            "tensors, the first is '%s'.",
+            len(underlying),
+            underlying[0],
+        )

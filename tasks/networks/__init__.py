@@ -1,0 +1,1 @@
+"""Networks: `catalogue` declares the families without importing torch; one module per architecture builds them."""
