@@ -11,8 +11,7 @@ READY := $(VENV)/.ready
 .PHONY: leaderboard test benchmarks setup lint clean
 
 leaderboard: $(READY)
-	$(BIN)/bnnbench run quick
-	$(BIN)/bnnbench leaderboard quick
+	@status=0; $(BIN)/bnnbench run quick || status=$$?; $(BIN)/bnnbench leaderboard quick; exit $$status
 
 test: lint
 	$(BIN)/python -m pytest -n 2 -m "not benchmarks"

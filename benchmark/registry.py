@@ -6,6 +6,7 @@ that names both origins; a plugin that fails to import is an entry with its trac
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import sys
@@ -13,10 +14,12 @@ import traceback
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from benchmark.contracts import Method, NetworkFamily, Task
 from benchmark.errors import ConfigError, PluginError, UnknownNameError, nearest, unknown
+
+if TYPE_CHECKING:
+    from benchmark.contracts import Method, NetworkFamily, Task
 
 T = TypeVar("T")
 
@@ -36,13 +39,20 @@ class Origin:
 
 
 class Registry(Generic[T]):
-    """The plugins of one kind. `base` is the class that every plugin must be a subclass or an instance of."""
+    """The plugins of one kind. `base` ("module:class") is what every plugin must be a subclass or an instance of; it
+    is imported when the first plugin is loaded, so that listing names costs nothing."""
 
-    def __init__(self, kind: str, group: str, base: type) -> None:
-        self.kind, self.group, self.base = kind, group, base
+    def __init__(self, kind: str, group: str, base: str) -> None:
+        self.kind, self.group, self._base = kind, group, base
         self._added: list[Origin] = []
         self._found: dict[str, list[Origin]] | None = None
         self._instances: dict[str, T] = {}
+
+    @property
+    def base(self) -> type:
+        """The class that plugins of this kind inherit from."""
+        module, _, name = self._base.partition(":")
+        return cast(type, getattr(importlib.import_module(module), name))
 
     def origins(self) -> dict[str, list[Origin]]:
         """Every registered name with its origins (more than one is a collision), sorted, nothing imported."""
@@ -118,9 +128,9 @@ class Registry(Generic[T]):
         return cast(T, instance)
 
 
-METHODS: Registry[Method] = Registry("method", "bnnbench.methods", Method)
-TASKS: Registry[Task] = Registry("task", "bnnbench.tasks", Task)
-NETWORKS: Registry[NetworkFamily] = Registry("network", "bnnbench.networks", NetworkFamily)
+METHODS: Registry[Method] = Registry("method", "bnnbench.methods", "benchmark.contracts:Method")
+TASKS: Registry[Task] = Registry("task", "bnnbench.tasks", "benchmark.contracts:Task")
+NETWORKS: Registry[NetworkFamily] = Registry("network", "bnnbench.networks", "benchmark.contracts:NetworkFamily")
 
 
 def load_plugin_file(path: str | Path) -> None:

@@ -19,11 +19,11 @@ from benchmark.config import Config
 from benchmark.errors import ConfigError, UnknownNameError, nearest, unknown
 from benchmark.identity import Protocol
 from benchmark.registry import METHODS, NETWORKS, TASKS
+from benchmark.studies import FOLDER as BUILT_IN
 from benchmark.yamlfile import Marked, Place, parse
 
 KEYS = ("name", "description", "tasks", "networks", "methods", "seeds", "protocol", "defaults", "exclude", "launcher")
 EXCLUDE_KEYS = ("task", "network", "method", "seed")
-BUILT_IN = Path(__file__).parent / "studies"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
     from importlib.metadata import entry_points
 
     from benchmark.registry import METHODS, NETWORKS, TASKS
-    from benchmark.study import BUILT_IN
+    from benchmark.studies import FOLDER
 
     listing: dict[str, list[dict[str, Any]]] = {}
     for name, registry in (("methods", METHODS), ("tasks", TASKS), ("networks", NETWORKS)):
@@ -63,6 +63,6 @@ def _listing() -> dict[str, list[dict[str, Any]]]:
         for point in sorted(entry_points(group="bnnbench.launchers"), key=lambda point: point.name)
     ]
     listing["studies"] = [
-        {"name": path.stem, "origin": str(path), "collision": False} for path in sorted(BUILT_IN.glob("*.yaml"))
+        {"name": path.stem, "origin": str(path), "collision": False} for path in sorted(FOLDER.glob("*.yaml"))
     ]
     return listing

@@ -106,9 +106,9 @@ def study_from(
     if study is not None:
         return read_study(study, overrides)
     if not overrides:
-        from benchmark.study import BUILT_IN
+        from benchmark.studies import FOLDER
 
-        names = ", ".join(sorted(path.stem for path in BUILT_IN.glob("*.yaml")))
+        names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
         raise ConfigError(f"name a study ({names}, or a .yaml file), or give --task, --network and --method.")
     return study_from_flags(overrides)
 

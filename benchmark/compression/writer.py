@@ -64,10 +64,10 @@ class BitWriter:
         """Integers under a Gaussian N(0, std^2) on the integers; nothing about the distribution is stored.
 
         `std`, in units of the integer step, broadcasts to the shape of `values`; 0 is legal, and outliers of any
-        size cost about 24 bits and their own length. The reader must be given the same `std`, bit for bit: derive
-        it on both sides from numbers that are stored, by table look-up, +, -, * and / (correctly rounded
-        everywhere), not by exp or log (the last bit depends on the platform). A difference that matters is
-        noticed by the reader.
+        size cost about 24 bits and their own length. The reader must be given the same `std`: derive it on both
+        sides from decoded numbers, on the CPU, best by table look-up, +, -, * and /, which give the same bits
+        everywhere. Where exp cannot be avoided, take it in float64: only the grid point of 1/32 octave counts, so
+        that a last bit hardly ever matters, and the reader notices when it does.
         """
         self._add(name, Kind.GAUSSIAN, encode_gaussian(values, std))
 
@@ -85,7 +85,7 @@ class BitWriter:
         return pack(self.codec, list(self._sections.values()))
 
     def _add(self, name: str, kind: Kind, payload: bytes) -> None:
-        if not name:
+        if not name.encode("utf-8"):  # a lone surrogate fails here, not in `finish`
             raise ValueError("the name of a section is empty")
         if name in self._sections:
             raise ValueError(f"section '{name}' was already written; names are unique")

@@ -47,4 +47,4 @@ class Launcher(ABC):
         """
 
 
-LAUNCHERS: Registry[Launcher] = Registry("launcher", "bnnbench.launchers", Launcher)
+LAUNCHERS: Registry[Launcher] = Registry("launcher", "bnnbench.launchers", "benchmark.launch.launcher:Launcher")

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.errors import CorruptFile
-from benchmark.identity import RunSpec
+from benchmark.files import canonical_json
+from benchmark.identity import Part, RunSpec
 from benchmark.runfolder import State
 from benchmark.store import Status, Store
 
@@ -136,8 +137,7 @@ class _Needs:
         if run_id not in self._lineages:
             spec = self._spec(run_id)
             before = self.lineage(spec) if spec is not None else None
-            part = f"{spec.method}" if spec is not None else ""
-            self._lineages[run_id] = None if before is None else f"{part} {before}"
+            self._lineages[run_id] = None if spec is None or before is None else f"{part_text(spec.method)} {before}"
         return self._lineages[run_id]
 
     def _runs_behind(self, spec: RunSpec) -> frozenset[str] | None:
@@ -182,6 +182,11 @@ class _Needs:
                     spec = None
             self._specs[run_id] = spec
         return self._specs[run_id]
+
+
+def part_text(part: Part) -> str:
+    """One text per name, version and settings, whatever their order."""
+    return canonical_json([part.name, part.version, part.config])
 
 
 def _digest(text: str) -> str:

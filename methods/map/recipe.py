@@ -11,7 +11,8 @@ from methods.map.optimisers import AdamW, Group, Optimiser, Sgd
 from methods.training import cosine
 
 SGD_LR, SGD_L2 = 0.1, 5e-4
-ADAMW_LR, ADAMW_DECAY = 2e-3, 0.05
+ADAMW_LR, PLAIN_ADAMW_LR, ADAMW_DECAY = 2e-3, 5e-3, 0.05
+"""Plain: networks without layer norm (perceptrons), which take a higher rate."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ def recipe_for(network: nn.Module, config: TrainingConfig) -> Recipe:
     optimiser = config.optimiser
     if optimiser == "auto":
         optimiser = "sgd" if has_batch_norm(network) else "adamw"
-    lr, decay = (SGD_LR, SGD_L2) if optimiser == "sgd" else (ADAMW_LR, ADAMW_DECAY)
+    if optimiser == "sgd":
+        lr, decay = SGD_LR, SGD_L2
+    else:
+        lr, decay = ADAMW_LR if has_layer_norm(network) else PLAIN_ADAMW_LR, ADAMW_DECAY
     return Recipe(
         optimiser,
         lr if config.lr == "auto" else config.lr,
@@ -49,6 +53,11 @@ def recipe_for(network: nn.Module, config: TrainingConfig) -> Recipe:
 def has_batch_norm(network: nn.Module) -> bool:
     """Whether the network normalises with statistics of the batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def has_layer_norm(network: nn.Module) -> bool:
+    """Whether there is layer norm, as in transformers (subclasses included, as timm's)."""
+    return any(isinstance(module, nn.LayerNorm) for module in network.modules())
 
 
 def decays(network: nn.Module) -> dict[str, bool]:

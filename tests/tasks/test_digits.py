@@ -71,11 +71,12 @@ def test_splits_hold_standardised_images_of_the_announced_shape(size, split):
     config = DigitsConfig(image_size=size)
     data = TASK.load(config, split)
     assert data.inputs.shape == (len(data), *TASK.info(config).input_shape)
-    # Pixels 0..16 become (pixel - 5) / 6, and every split has the background and full ink.
+    # Pixels 0..16 become (pixel - 5) / 6, and every split has background.
     assert data.inputs.min() == pytest.approx(-5 / 6)
     assert -1 < data.inputs.mean() < 1
     assert data.inputs.max() <= 11 / 6 + 1e-6
-    assert 0.9 < data.inputs.std() < 1.1 or size > 8
+    # Interpolation smooths, so that the spread of enlarged images is a little smaller.
+    assert 0.8 < data.inputs.std() < 1.1
 
 
 def test_loaded_images_are_the_scans_at_the_split_indices():

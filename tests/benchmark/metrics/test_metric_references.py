@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from metric_cases import random_probs, split
+from metric_cases import f8, random_probs, split
 from scipy.special import logsumexp
 from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score, roc_curve
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -77,10 +77,10 @@ def test_aurc_with_ties_is_the_expectation_over_random_tie_breaks():
     assert abs(aurc(test).value - np.mean(curves)) < 4 * error
 
 
-def test_aurc_of_f8_by_hand():
-    wrong_in_order = [0, 0.5 / 2, 1 / 3, 2 / 4, 2 / 5, 2 / 6, 2 / 7, 3 / 8]
-    assert sum(wrong_in_order) == pytest.approx(2.477381, abs=5e-7)
-    assert (1 / 6 + 2 / 7 + 3 / 8) == pytest.approx(0.827381, abs=5e-7)
+def test_aurc_of_f8_from_its_risks():
+    risks = [0, 0.5 / 2, 1 / 3, 2 / 4, 2 / 5, 2 / 6, 2 / 7, 3 / 8]  # the tie at .9 shares one error
+    assert aurc(f8()).value == pytest.approx(sum(risks) / 8, abs=1e-12)
+    assert eaurc(f8()).value == pytest.approx((sum(risks) - (1 / 6 + 2 / 7 + 3 / 8)) / 8, abs=1e-12)
 
 
 def test_all_tied_has_the_area_of_the_error_rate():

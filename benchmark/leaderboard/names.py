@@ -1,0 +1,95 @@
+"""What tables and rows are called, and which runs make one row."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.files import canonical_json
+from benchmark.identity import RunSpec
+from benchmark.leaderboard.collect import Record, part_text
+
+
+@dataclass(frozen=True)
+class Named:
+    """The runs of one row, by seed. `key` tells rows of one block apart, `label` is what a reader sees."""
+
+    key: str
+    label: str
+    records: tuple[Record, ...]
+
+
+def row_names(records: Iterable[Record]) -> list[Named]:
+    """Runs of one block as rows: one per method, resolved settings and way in which its base runs were made.
+
+    The label is the shortest spelling of the settings. When two rows have the same one (they differ in settings that
+    were not spelled out), a digest of what they differ in is added.
+    """
+    groups = _rows(records)
+    labels = {
+        key: min((record.spec.label for record in group), key=lambda text: (len(text), text))
+        for key, group in groups.items()
+    }
+    shared = {label for label, count in Counter(labels.values()).items() if count > 1}
+    return [
+        Named(
+            key,
+            f"{labels[key]} [{_digest(key)}]" if labels[key] in shared else labels[key],
+            tuple(sorted(group, key=lambda record: (record.spec.seed, record.run))),
+        )
+        for key, group in groups.items()
+    ]
+
+
+def _rows(records: Iterable[Record]) -> dict[str, list[Record]]:
+    methods: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        methods[part_text(record.spec.method)].append(record)
+    rows: dict[str, list[Record]] = defaultdict(list)
+    for method, group in methods.items():
+        known = sorted({record.lineage for record in group if record.lineage is not None})
+        for record in group:
+            # The base of a run that was never started may be unreadable: it belongs to the first row there is.
+            lineage = record.lineage if record.lineage is not None else (known or [""])[0]
+            rows[f"{method} {lineage}"].append(record)
+    return rows
+
+
+def table_titles(specs: Mapping[str, RunSpec]) -> dict[str, str]:
+    """Titles by key: the task's name, and of its settings, version, data and protocol what differs among its tables."""
+    titles = {}
+    for key, spec in specs.items():
+        same = [other for other in specs.values() if other.task.name == spec.task.name]
+        parts = [spec.task.name, *_differing(spec.task.config, [other.task.config for other in same])]
+        if len({other.task.version for other in same}) > 1:
+            parts.append(f"v{spec.task.version}")
+        parts += _differing(spec.protocol, [other.protocol for other in same])
+        if len({(part_text(other.task), other.fingerprint) for other in same}) > len(
+            {part_text(other.task) for other in same}
+        ):
+            parts.append(f"data {spec.fingerprint[:8]}")
+        titles[key] = " ".join(parts)
+    return titles
+
+
+def short_settings(settings: Mapping[str, Any]) -> str:
+    """Settings as `name=value`, in the order of names."""
+    return " ".join(f"{name}={_short(settings[name])}" for name in sorted(settings))
+
+
+def _differing(own: Mapping[str, Any], every: list[Mapping[str, Any]]) -> list[str]:
+    absent = object()
+    names = sorted({name for settings in every for name in settings})
+    differ = [name for name in names if any(each.get(name, absent) != every[0].get(name, absent) for each in every)]
+    return [f"{name}={_short(own[name])}" for name in differ if name in own]
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else canonical_json(value)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:4]

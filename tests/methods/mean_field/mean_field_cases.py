@@ -1,0 +1,74 @@
+"""Small networks, problems and oracle cases that the tests of `mean_field` share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import Context, NeededRun, PointMass, Problem, Split, weights_of
+
+CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracles.json").read_text())["cases"]
+
+
+def oracle(kind: str) -> list[dict[str, Any]]:
+    """All cases of one kind."""
+    found = [case for case in CASES if case["kind"] == kind]
+    assert found
+    return found
+
+
+def oracle_of(identifier: str) -> dict[str, Any]:
+    """One case by its name."""
+    return next(case for case in CASES if case["id"] == identifier)
+
+
+def double(values: Any) -> Tensor:
+    """A float64 tensor."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class SmallConvNet(nn.Module):
+    """Convolution, batch norm, dropout and a linear head; 10 + 8 + 8 + 8 tensors of mixed kinds."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.dropout(self.norm(self.conv(x)).relu().mean((2, 3))))
+
+
+def network(seed: int = 0) -> nn.Module:
+    """A `SmallConvNet` with running statistics that differ from their defaults."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = SmallConvNet()
+        net(torch.randn(64, 1, 6, 6))
+    return net.eval()
+
+
+def split(n: int, seed: int = 0) -> Split:
+    """Three classes told apart by the mean of the image, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(3, (n,), generator=generator)
+    inputs = torch.randn(n, 1, 6, 6, generator=generator) + 0.5 * (labels - 1)[:, None, None, None]
+    return Split(inputs, labels)
+
+
+def problem(net: nn.Module | None = None, *, n: int = 60, val: int | None = 30) -> Problem:
+    """`n` training examples, `val` validation examples."""
+    return Problem(net or network(), network, split(n), split(val, 1) if val else None, (1, 6, 6), 3, 5)
+
+
+def context(folder: Path, net: nn.Module, facts: dict[str, Any] | None = None, **options: Any) -> Context:
+    """A run context whose base run is a point mass on `net`."""
+    facts = {"optimiser": "sgd", "l2": 5e-4} if facts is None else facts
+    base = NeededRun("map", {}, facts, PointMass(weights_of(net)))
+    return Context(folder, ("made_up", "small", "mean_field", 0), needed=[base], **options)
