@@ -35,10 +35,10 @@ def save_tree(path: Path, tree: Any) -> None:
     Raises:
         TypeError: the tree holds something else; names the place.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors = _Tensors()
     skeleton = _pack(tree, tensors, "state")
     metadata = {"version": str(VERSION), "tree": json.dumps(skeleton)}
-    write_via(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_via(path, lambda temporary: save_file(tensors.by_name, temporary, metadata=metadata))
 
 
 def load_tree(path: Path) -> Any:
@@ -67,6 +67,8 @@ class CheckpointFolder:
     def save(self, tree: Any) -> Path:
         """Write the next checkpoint and drop all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for torn in self.folder.glob(".*.tmp"):  # left by a process that was killed while it wrote
+            torn.unlink(missing_ok=True)
         existing = self._files()
         number = 1 + (self._number(existing[-1]) if existing else 0)
         unverified = self.folder / f"{number:08d}.new"
@@ -138,13 +140,30 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
 
 
-def _pack(value: Any, tensors: dict[str, Tensor], where: str) -> Any:
+class _Tensors:
+    """Tensors on the CPU by number, each with a storage of its own: safetensors refuses views and shared memory."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Tensor] = {}
+        self._storages: set[int] = set()
+
+    def add(self, tensor: Tensor) -> str:
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        whole = storage.nbytes() == tensor.numel() * tensor.element_size()
+        if not whole or storage.data_ptr() in self._storages:
+            tensor = tensor.clone()
+        self._storages.add(tensor.untyped_storage().data_ptr())
+        name = str(len(self.by_name))
+        self.by_name[name] = tensor
+        return name
+
+
+def _pack(value: Any, tensors: _Tensors, where: str) -> Any:
     if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = _own_storage(value)
-        return {"$": "tensor", "v": name}
+        return {"$": "tensor", "v": tensors.add(value)}
     if isinstance(value, dict):
-        items = [[_pack(k, tensors, where), _pack(v, tensors, f"{where}[{k!r}]")] for k, v in value.items()]
+        items = [[_checked_key(k, where), _pack(v, tensors, f"{where}[{k!r}]")] for k, v in value.items()]
         return {"$": "dict", "v": items}
     if isinstance(value, list | tuple):
         return [_pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -166,11 +185,10 @@ def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _own_storage(tensor: Tensor) -> Tensor:
-    """A contiguous CPU tensor that owns all of its storage: safetensors refuses views of a shared one."""
-    tensor = tensor.detach().cpu().contiguous()
-    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
-    return tensor if whole else tensor.clone()
+def _checked_key(key: Any, where: str) -> Any:
+    if key is None or isinstance(key, str | int | float):
+        return key
+    raise TypeError(f"{where} has the key {key!r}; keys of a checkpoint are str, int, float, bool and None.")
 
 
 def torch_global_state() -> dict[str, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
-from benchmark.errors import unknown
+from benchmark.errors import nearest
 
 
 class Config(BaseModel):
-    """Settings of a task, a launcher or a part of another Config: frozen, typed, unknown keys refused."""
+    """Settings of a task, a launcher or a part of another Config: frozen, typed, unknown keys refused.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    Numbers are finite: settings are hashed as JSON, which has no NaN and no infinity.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     def identity(self) -> dict[str, Any]:
         """What enters the run id, as plain JSON types: every value that can change a number."""
@@ -35,10 +38,15 @@ class MethodConfig(Config):
         if not isinstance(given, dict):
             return given
         preset = given.get("preset", "recommended")
-        values = {"recommended": {}, **cls.presets}.get(preset) if isinstance(preset, str) else {}
-        if values is None:
-            raise ValueError(unknown("preset", preset, {"recommended", *cls.presets}))
-        return {**values, **given}
+        return {**cls.presets.get(preset, {}), **given} if isinstance(preset, str) else given
+
+    @field_validator("preset")
+    @classmethod
+    def _is_a_preset(cls, preset: str) -> str:
+        legal = sorted({"recommended", *cls.presets})
+        if preset not in legal:
+            raise ValueError(f"not a preset.{nearest(preset, legal)}\n  legal: {', '.join(legal)}")
+        return preset
 
     def identity(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude={"preset"})

@@ -135,6 +135,7 @@ class _History:
         if self._handle is None:
             return self._start
         self._handle.flush()
+        os.fsync(self._handle.fileno())  # a checkpoint must not survive a power cut that the history does not
         return os.fstat(self._handle.fileno()).st_size
 
     def rewind(self, size: int) -> None:

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.contracts import Posterior
 from benchmark.predict import Pool, effective_draws
-from benchmark.weights import forward
+from benchmark.weights import evaluating, forward
 
 LATENCY_BATCHES = (1, 256)
 WARM_UP_CALLS = 10
@@ -47,7 +47,6 @@ def latency(
     calls, 50 timed, the device synchronised before each clock reading; median and inter-quartile range. `brief` stops
     a batch size after 0.5 s (3 timed calls at least) and records how many calls were made.
     """
-    network.eval()
     draws = effective_draws(posterior, draws)
     result: dict[str, Any] = {
         "device": _device_name(examples.device),
@@ -58,7 +57,10 @@ def latency(
     }
     for size in LATENCY_BATCHES:
         batch = examples[torch.arange(size, device=examples.device) % len(examples)]
-        seconds = _timed_calls(lambda batch=batch: _one_call(network, posterior, batch, draws, generator), batch, brief)
+        with evaluating(network):
+            seconds = _timed_calls(
+                lambda batch=batch: _one_call(network, posterior, batch, draws, generator), batch, brief
+            )
         quartiles = statistics.quantiles(seconds, n=4, method="inclusive")
         result[f"batch_{size}"] = {
             "median_ms": round(1e3 * quartiles[1], 4),
@@ -112,11 +114,11 @@ def macs_per_forward(network: nn.Module, example: Tensor) -> int:
     Counted by torch's FLOP counter, halved, with attention forced to kernels that it counts. Not counted: norm layers,
     activations, pooling, biases, drawing weights, de-quantising.
     """
-    network.eval()
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        counting = FlopCounterMode(display=False)
+        with evaluating(network), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counting as counter:
             network(example.unsqueeze(0))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

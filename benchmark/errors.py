@@ -61,9 +61,12 @@ def nearest(value: str, legal: Iterable[str]) -> str:
     return f" Did you mean '{folded[match[0]]}'?" if match else ""
 
 
-def unknown(kind: str, value: str, legal: Iterable[str], where: str = "") -> str:
-    """The sentence for an unknown name: value, nearest match, the first 20 legal names."""
+def unknown(kind: str, value: str, legal: Iterable[str], where: str = "", near: Iterable[str] = ()) -> str:
+    """The sentence for an unknown name: value, nearest match, the first 20 legal names.
+
+    near: spellings that may be suggested besides the legal names.
+    """
     names = sorted(legal)
     shown = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
     prefix = f"{where}: " if where else ""
-    return f"{prefix}{kind} '{value}' is unknown.{nearest(value, names)}\n  legal: {shown or '(none)'}"
+    return f"{prefix}{kind} '{value}' is unknown.{nearest(value, [*names, *near])}\n  legal: {shown or '(none)'}"

@@ -6,11 +6,14 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import CorruptFile, EnvironmentProblem
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def canonical_json(value: Any) -> str:
@@ -28,12 +31,16 @@ def write_via(path: Path, write: Callable[[Path], None], *, durable: bool = True
     Raises:
         EnvironmentProblem: the disk (or the quota) is full; names the path and the free bytes.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two machines may share the folder and the process number, two threads the process.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         write(temporary)
         if durable:
             _sync(temporary)
         os.replace(temporary, path)
+        if durable:
+            with contextlib.suppress(OSError):  # some file systems cannot flush a folder
+                _sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -67,7 +74,6 @@ def read_json(path: Path) -> Any:
 
 
 def _write_all(path: Path, data: bytes) -> None:
-    # sqlite, safetensors and numpy report short writes in different ways; a plain write raises OSError.
     with open(path, "wb") as handle:
         handle.write(data)
 
@@ -81,10 +87,10 @@ def _sync(path: Path) -> None:
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if isinstance(error, OSError) and error.errno in FULL:
         return True
     # safetensors wraps the operating system's error in its own exception type.
-    return "os error 28" in str(error)
+    return any(f"os error {number})" in str(error) for number in FULL)
 
 
 def _disk_full(path: Path) -> EnvironmentProblem:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +38,10 @@ class Part:
     version: int
     config: Mapping[str, Any] = field(default_factory=dict)
 
+    def identity(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"name": self.name, "version": self.version, "config": dict(self.config)}
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -57,8 +61,16 @@ class RunSpec:
 
     def identity(self) -> dict[str, Any]:
         """The value that is hashed, as plain JSON types."""
-        content = {name: value for name, value in asdict(self).items() if name != "given"}
-        return {"schema": SCHEMA, **content, "needs": list(self.needs)}
+        return {
+            "schema": SCHEMA,
+            "task": self.task.identity(),
+            "fingerprint": self.fingerprint,
+            "network": self.network.identity(),
+            "method": self.method.identity(),
+            "protocol": dict(self.protocol),
+            "seed": self.seed,
+            "needs": list(self.needs),
+        }
 
     @cached_property
     def id(self) -> str:
@@ -101,14 +113,13 @@ class RunSpec:
                 needs=tuple(value["needs"]),
                 given=value["given"],
             )
-        except (KeyError, TypeError) as error:
+            found, said = spec.id, value["id"]
+        except (KeyError, TypeError, ValueError) as error:
             raise CorruptFile(
                 f"{where} is not the specification of a run ({type(error).__name__}: {error})."
             ) from error
-        if spec.id != value.get("id"):
-            raise CorruptFile(
-                f"{where} was changed by hand: its content has the id {spec.id}, it says {value.get('id')}."
-            )
+        if found != said:
+            raise CorruptFile(f"{where} was changed by hand: its content has the id {found}, it says {said}.")
         return spec
 
 

@@ -56,6 +56,7 @@ class _Planner:
     excluded: list[RunSpec] = field(default_factory=list)
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _parts: dict[int, tuple[Item, Part]] = field(default_factory=dict)
+    _made: dict[tuple[Any, ...], tuple[RunSpec, ...]] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         protocol = self.study.protocol.identity()
@@ -73,7 +74,7 @@ class _Planner:
         self, method: Item, task: tuple[Part, str], network: Part, protocol: Mapping[str, Any], seed: int
     ) -> None:
         names = {"task": task[0].name, "network": network.name, "method": method.name, "seed": str(seed)}
-        specs = list(self._with_needs(method, task, network, protocol, seed, ()))
+        specs = self._with_needs(method, task, network, protocol, seed, ())
         own = specs[-1]
         if any(_matches(pattern, names) for pattern in self.study.exclude):
             self.excluded.append(own)
@@ -90,14 +91,28 @@ class _Planner:
         protocol: Mapping[str, Any],
         seed: int,
         chain: tuple[str, ...],
+    ) -> tuple[RunSpec, ...]:
+        """The runs that `method` needs, depth first, and last its own. Runs that many rows share are made once."""
+        key = (id(method), id(task[0]), network.name, seed)
+        if key not in self._made:
+            self._made[key] = tuple(self._make(method, task, network, protocol, seed, chain))
+        return self._made[key]
+
+    def _make(
+        self,
+        method: Item,
+        task: tuple[Part, str],
+        network: Part,
+        protocol: Mapping[str, Any],
+        seed: int,
+        chain: tuple[str, ...],
     ) -> Iterator[RunSpec]:
-        """The runs that `method` needs, depth first, and last its own."""
         if method.name in chain:
             raise ConfigError(f"methods need each other in a circle: {' -> '.join([*chain, method.name])}.")
         ids = []
         for need in METHODS.get(method.name).needs(method.config):
             item = self._needed_item(method.name, need.method, need.config)
-            specs = list(self._with_needs(item, task, network, protocol, seed, (*chain, method.name)))
+            specs = self._with_needs(item, task, network, protocol, seed, (*chain, method.name))
             ids.append(specs[-1].id)
             yield from specs
         yield RunSpec(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.contracts import Posterior
 from benchmark.data import Split
-from benchmark.weights import check_weights, forward
+from benchmark.weights import check_weights, evaluating, forward
 
 BATCH_SIZE = 256
 
@@ -79,16 +79,12 @@ def predict(
     A draw is made once and used for the whole set, so that joint predictions are those of one network. The
     network's own weights, buffers and mode are left as they were.
     """
-    training = network.training
-    network.eval()
     pool = Pool()
-    try:
+    with evaluating(network):
         for weights in posterior.draws(effective_draws(posterior, draws), generator):
             if pool.draws == 0:
                 check_weights(network, weights)
             pool.add(draw_log_probs(network, posterior, weights, split, batch_size))
-    finally:
-        network.train(training)
     return pool.result()
 
 

@@ -48,6 +48,7 @@ def _closure(modules: frozenset[str]) -> dict[str, str]:
         name = queue.pop()
         if name in found:
             continue
+        queue += [parent for parent in (name.rpartition(".")[0],) if parent]  # importing a.b.c runs a and a.b
         source = _source(name)
         if source is None:
             continue
@@ -77,6 +78,8 @@ def _path_of(module: str) -> Path | None:
         spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
+    if spec is not None and not rest and str(spec.origin).endswith(".py"):
+        return Path(str(spec.origin))
     for location in (spec.submodule_search_locations or []) if spec else []:
         base = Path(location, *rest)
         for path in (base.with_suffix(".py") if rest else base / "__init__.py", base / "__init__.py"):

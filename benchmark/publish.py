@@ -21,6 +21,8 @@ from benchmark.metrics.scoring import METRICS, Predictions, score
 from benchmark.runfolder import RunFolder, read_heartbeat
 
 RESULT_SCHEMA = 1
+FIT_KEYS = ("facts", "fit_seconds", "encode_seconds", "bytes", "sha256", "lossless", "parameters", "buffers", "peak_memory")
+EVALUATION_KEYS = ("predict_seconds", "draws", "codec", "sections", "weights", "macs", "latency")
 
 
 def publish(run: RunFolder, spec: RunSpec, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -41,9 +43,9 @@ def publish(run: RunFolder, spec: RunSpec, earlier: dict[str, Any] | None = None
 
 def score_run(run: RunFolder, spec: RunSpec) -> dict[str, Any]:
     """The content of `result.json`, from the files of the run's phases."""
-    fitted, evaluation = read_json(run.file("fit.json")), read_json(run.file("evaluation.json"))
+    fitted, evaluation = _record(run.file("fit.json"), FIT_KEYS), _record(run.file("evaluation.json"), EVALUATION_KEYS)
     predictions = Predictions.load(run.file("predictions.npz"))
-    attempts = run.attempts()
+    attempts = run.current_attempts()
     environment = _environment(attempts)
     metrics = score(predictions)
     metrics |= score_size(fitted["bytes"], fitted["parameters"], fitted["buffers"])
@@ -85,13 +87,47 @@ def score_run(run: RunFolder, spec: RunSpec) -> dict[str, Any]:
     }
 
 
+def check_fitted(run: RunFolder) -> None:
+    """Refuse products of `fit` that are damaged or do not belong together.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        CorruptFile, CorruptBitstream, PredictionError: one is damaged; names it.
+    """
+    fitted = _record(run.file("fit.json"), FIT_KEYS)
+    path = run.file("posterior.bin")
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != fitted["sha256"]:
+        raise CorruptFile(f"{path} is damaged: its bytes are not those that fit.json counted.")
+    if not fitted["lossless"]:
+        Predictions.load(run.file("before.npz"))
+
+
+def check_evaluated(run: RunFolder) -> None:
+    """Refuse products of `evaluate` that are damaged.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        CorruptFile, PredictionError: one is damaged; names it.
+    """
+    _record(run.file("evaluation.json"), EVALUATION_KEYS)
+    Predictions.load(run.file("predictions.npz"))
+
+
+def _record(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    record = read_json(path)
+    missing = [key for key in keys if key not in record] if isinstance(record, dict) else list(keys)
+    if missing:
+        raise CorruptFile(f"{path} is damaged: it lacks {', '.join(missing)}.")
+    return dict(record)
+
+
 def fit_seconds(attempt: Path) -> float:
     """Wall seconds that an attempt spent inside `fit`: exact when it ended by itself, up to its last heartbeat when
     it was killed."""
     try:
-        outcome = read_json(attempt / "outcome.json")
-        return float(outcome.get("fit_seconds", 0.0))
-    except (FileNotFoundError, CorruptFile):
+        return float(read_json(attempt / "outcome.json")["fit_seconds"])
+    except (FileNotFoundError, CorruptFile, KeyError, TypeError, ValueError):
         return float(read_heartbeat(attempt).get("fit_seconds", 0.0))
 
 
@@ -124,11 +160,23 @@ def _metric(name: str) -> Metric:
 
 
 def _environment(attempts: list[Path]) -> dict[str, Any]:
-    """What the last attempt recorded about itself."""
-    for attempt in reversed(attempts):
-        try:
-            environment: dict[str, Any] = read_json(attempt / "env.json")
-        except (FileNotFoundError, CorruptFile):
-            continue
-        return environment
-    return {}
+    """What the attempts that made the products recorded about themselves: the last one's record, and the code of all
+    of them, so that a run that was continued by other code is not taken for the work of either."""
+    records = [record for attempt in attempts if (record := _env(attempt))]
+    working = [record for attempt in attempts if _worked(attempt) and (record := _env(attempt))] or records
+    if not working:
+        return {}
+    codes = dict.fromkeys(str(record["code"]) for record in working if "code" in record)
+    return {**working[-1], "code": "+".join(codes)}
+
+
+def _worked(attempt: Path) -> bool:
+    return any((attempt / f"{phase}.json").is_file() for phase in ("fit", "evaluate")) or fit_seconds(attempt) > 0
+
+
+def _env(attempt: Path) -> dict[str, Any]:
+    try:
+        environment = read_json(attempt / "env.json")
+    except (FileNotFoundError, CorruptFile):
+        return {}
+    return environment if isinstance(environment, dict) else {}

@@ -6,6 +6,7 @@ that names both origins; a plugin that fails to import is an entry with its trac
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -79,6 +80,7 @@ class Registry(Generic[T]):
             return
         self._added.append(Origin(name, target, package, loaded=plugin))
         self._found = None
+        self._instances.pop(name, None)  # so that a second claim to a name in use is reported, too
 
     def get(self, name: str) -> T:
         """The plugin's instance.
@@ -104,7 +106,9 @@ class Registry(Generic[T]):
         for cut in cuts:
             if name[:cut] in self.origins():
                 return name[:cut], self.get(name[:cut])
-        raise UnknownNameError(unknown(self.kind, name, self.names()))
+        # A misspelt family: 'wnr-16-4' is suggested as 'wrn-16-4'.
+        near = [known + name[cut:] for cut in cuts[1:] for known in self.names()]
+        raise UnknownNameError(unknown(self.kind, name, self.names(), near=near))
 
     def _load(self, origin: Origin) -> T:
         try:
@@ -142,9 +146,10 @@ def load_plugin_file(path: str | Path) -> None:
     """
     path = Path(path).resolve()
     if not path.is_file():
-        beside = [str(p) for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
-        raise ConfigError(f"--plugin {path}: no such file.{nearest(str(path), beside)}")
-    module_name = f"bnnbench_plugin_{path.stem}_{abs(hash(str(path))):x}"
+        beside = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise ConfigError(f"--plugin {path}: no such file.{nearest(path.name, beside)}")
+    # Not hash(): the name enters the digest of a run's code, which must be equal in every process.
+    module_name = f"bnnbench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--plugin {path}: not a Python file (expected a name that ends in .py).")
@@ -152,16 +157,19 @@ def load_plugin_file(path: str | Path) -> None:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
+        del sys.modules[module_name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise PluginError(f"--plugin {path} cannot be imported:\n{traceback.format_exc()}") from error
     kinds: tuple[Registry[Any], ...] = (METHODS, TASKS, NETWORKS)
-    found = 0
-    for attribute, value in vars(module).items():
+    found = False
+    for value in vars(module).values():
         if not inspect.isclass(value) or value.__module__ != module_name or "name" not in vars(value):
             continue
         for registry in kinds:
             if issubclass(value, registry.base):
-                registry.add(str(vars(value)["name"]), value, f"{path}:{attribute}")
-                found += 1
+                registry.add(str(vars(value)["name"]), value, f"{path}:{value.__qualname__}")
+                found = True
     if not found:
         raise ConfigError(f"--plugin {path} defines no Method, Task or NetworkFamily with a `name`.")

@@ -3,15 +3,24 @@
     spec.json              what the run is (see identity.py)
     operation.json         how the next attempt is to be executed; written by the launcher
     attempts/<n>/          created exclusively: whoever makes the folder of attempt n runs it
-        heartbeat          JSON, rewritten every few seconds: process, phase, seconds, progress
-        env.json  log.txt
+        heartbeat          JSON, rewritten every few seconds: process, phase, seconds, peak memory
+        log.txt            what the attempt printed
+        env.json           code, packages, machine and settings of the attempt
+        progress.json      how far `fit` is; absent when the method does not tell
+        fit.json  evaluate.json    how the phase ended, by the phase's own process; absent for one that was killed
         outcome.json       how the attempt ended; absent while it runs and after a kill
-    checkpoint/            saved states of `fit`
-    history.jsonl          the method's own log
-    fit.json posterior.bin predictions.npz evaluation.json     products of the phases, each whole or absent
+        products/          what `archive` moved away: files of the run up to this attempt
+    checkpoint/            saved states of `fit`, the two newest
+    history.jsonl          the method's own log; absent when the method logs nothing
+    posterior.bin          products of `fit`: the bytes that are counted,
+    before.npz                 predictions before encoding (only when encoding changed the draws),
+    fit.json                   and facts, seconds and sizes; written last
+    predictions.npz        products of `evaluate`: predictions of the decoded posterior,
+    evaluation.json            and measurements; written last
     result.json            last of all; a run is done when it is valid
 
-The file system is the only truth: no server, no lock, several launchers at once.
+Every file but `log.txt` and `history.jsonl` is replaced by rename: it is whole or absent. The file system is the only
+truth: no server, no lock, several launchers at once.
 """
 
 from __future__ import annotations
@@ -27,17 +36,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.errors import CorruptFile
+from benchmark.errors import CorruptFile, EnvironmentProblem
 from benchmark.files import read_json, write_bytes, write_json
 from benchmark.identity import RunSpec
 
 HEARTBEAT_SECONDS = 5.0
 LOST_AFTER_SECONDS = 60.0
-PRODUCTS = ("fit.json", "posterior.bin", "before.npz", "predictions.npz", "evaluation.json", "result.json")
+FITTED = ("fit.json", "posterior.bin", "before.npz")
+EVALUATED = ("evaluation.json", "predictions.npz")
+PRODUCTS = (*FITTED, *EVALUATED, "result.json")
 
 UNFINISHED = ("new", "lost", "killed", "timeout", "corrupt")
 """States that `run` goes on with by itself: nothing is wrong with the run, only with what happened to it."""
 FAILURES = ("failed", "oom", "diverged", "timeout", "killed", "lost")
+ARCHIVE = "products"
 
 
 @dataclass(frozen=True)
@@ -111,37 +123,78 @@ class RunFolder:
             names = [entry.name for entry in os.scandir(self.path / "attempts") if entry.name.isdigit()]
         except FileNotFoundError:
             return []
-        return [self.path / "attempts" / name for name in sorted(names)]
+        return [self.path / "attempts" / name for name in sorted(names, key=int)]
+
+    def current_attempts(self) -> list[Path]:
+        """The attempts that work on the present products: those after the last `archive`."""
+        return _current(self.attempts())
 
     def state(self, now: float | None = None) -> State:
         """What has become of the run. `now` is the file server's clock (default: this machine's)."""
+        return self._state(self.attempts(), time.time() if now is None else now)
+
+    def _state(self, attempts: list[Path], now: float) -> State:
+        current = _current(attempts)
+        last = _state_of(current[-1], len(current), now) if current else State("new")
+        if last.name == "running":
+            return last
+        # Read after the outcome, which is written after it: an attempt that ends in between has left its result.
         try:
             result = self.result()
         except CorruptFile as error:
-            return State("corrupt", len(self.attempts()), {"message": str(error)}, retriable=True)
+            return State("corrupt", len(current), {"message": str(error)}, retriable=True)
         if result is not None:
-            return State("ok", result.get("attempts", 0), result)
-        attempts = self.attempts()
-        if not attempts:
-            return State("new")
-        return _state_of(attempts[-1], len(attempts), time.time() if now is None else now)
+            return State("ok", len(current), result)
+        if last.name == "ok":
+            message = f"{self.file('result.json')} is missing, although attempt {current[-1].name} published it"
+            return State("corrupt", len(current), {"message": message}, retriable=True)
+        return last
 
-    def claim(self) -> Path | None:
+    def claim(self, seen: int | None = None) -> Path | None:
         """Take the run: create the folder of the next attempt. None when another process holds the run or wins it.
 
         Creation is exclusive, so of several launchers exactly one succeeds, and a claim left by a dead process is
-        taken over by one of them only.
+        taken over by one of them only. `seen`: how many attempts there were when the caller decided to run it; when
+        there are more by now, somebody else has run it.
+
+        Raises:
+            EnvironmentProblem: the disk is full; the run is left as it was.
         """
         (self.path / "attempts").mkdir(parents=True, exist_ok=True)
-        if self.state().name in ("running", "ok"):
+        attempts = self.attempts()
+        if seen is not None and len(attempts) != seen:
             return None
-        attempt = self.path / "attempts" / f"{len(self.attempts()) + 1:04d}"
+        if self._state(attempts, clock_of(self.path / "attempts")).name in ("running", "ok"):
+            return None
+        # The number follows from the list that the decision was made on, never from a later look: a process that was
+        # slower than the winner collides with it here.
+        number = int(attempts[-1].name) + 1 if attempts else 1
+        attempt = self.path / "attempts" / f"{number:04d}"
         try:
             attempt.mkdir()
         except FileExistsError:
             return None
-        write_heartbeat(attempt, {"phase": "start"})
+        try:
+            write_heartbeat(attempt, {"phase": "start"})
+        except BaseException:
+            abandon(attempt)
+            raise
+        self._sweep()
         return attempt
+
+    def _sweep(self) -> None:
+        """Remove the half-written neighbours of products that a killed attempt left behind."""
+        names = [f".{name}.*.tmp" for name in (*FITTED, *EVALUATED)]
+        checkpoints = self.path / "checkpoint"
+        for path in [*(path for name in names for path in self.path.glob(name)), *checkpoints.glob(".*.tmp"),
+                     *checkpoints.glob("*.new")]:  # fmt: skip
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def drop(self, names: tuple[str, ...]) -> None:
+        """Remove products that do not belong to the rest of the run any more."""
+        for name in names:
+            self.file(name).unlink(missing_ok=True)
 
     def superseded(self, attempt: Path) -> bool:
         """True when a later attempt exists: this one was taken for dead and must not write any more."""
@@ -152,7 +205,7 @@ class RunFolder:
         attempts = self.attempts()
         if not attempts:
             return
-        target = attempts[-1] / "products"
+        target = attempts[-1] / ARCHIVE
         target.mkdir(exist_ok=True)
         for name in (*PRODUCTS, "history.jsonl"):
             with contextlib.suppress(FileNotFoundError):
@@ -160,9 +213,16 @@ class RunFolder:
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
 
 
+def _current(attempts: list[Path]) -> list[Path]:
+    archived = [index for index, attempt in enumerate(attempts) if (attempt / ARCHIVE).is_dir()]
+    return attempts[archived[-1] + 1 :] if archived else attempts
+
+
 def _state_of(attempt: Path, count: int, now: float) -> State:
     try:
         outcome = read_json(attempt / "outcome.json")
+        if outcome["status"] not in (*FAILURES, "ok"):
+            raise CorruptFile(f"unknown status {outcome['status']!r}")
         return State(outcome["status"], count, outcome, bool(outcome.get("retriable")))
     except FileNotFoundError:
         pass
@@ -172,13 +232,48 @@ def _state_of(attempt: Path, count: int, now: float) -> State:
     if _alive(attempt, beat, now):
         return State("running", count, beat)
     message = f"no sign of life since {_age(attempt, now):.0f} s, in phase '{beat.get('phase', 'start')}'"
+    if "pid" not in beat:
+        message = "the attempt ended without a record of how"
     return State("lost", count, {**beat, "message": message}, retriable=True)
 
 
 def _alive(attempt: Path, beat: dict[str, Any], now: float) -> bool:
-    if beat.get("host") == socket.gethostname() and "pid" in beat:
-        return _started(beat["pid"]) == beat.get("started")
+    if beat.get("host") == _host() and isinstance(beat.get("pid"), int):
+        return beat.get("started") is not None and _started(beat["pid"]) == beat["started"]
     return _age(attempt, now) < LOST_AFTER_SECONDS
+
+
+def _host() -> str:
+    """This machine, as far as process numbers mean anything: containers may share a host name and not their pids."""
+    name = socket.gethostname()
+    try:
+        return f"{name} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return name
+
+
+def clock_of(folder: Path) -> float:
+    """The present time of the file server that holds `folder`, so that ages are right on a skewed machine.
+
+    Raises:
+        EnvironmentProblem: the folder is not writable.
+    """
+    probe = folder / f".clock.{socket.gethostname()}.{os.getpid()}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime
+    except OSError as error:
+        raise EnvironmentProblem(f"{folder} is not writable ({error.strerror}).") from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def abandon(attempt: Path) -> None:
+    """Mark an attempt as dead when no record of its end can be written: no heartbeat, and old."""
+    with contextlib.suppress(OSError):
+        (attempt / "heartbeat").unlink(missing_ok=True)
+        os.utime(attempt, (0, 0))
 
 
 def _age(attempt: Path, now: float) -> float:
@@ -190,7 +285,7 @@ def _age(attempt: Path, now: float) -> float:
 
 def write_heartbeat(attempt: Path, content: dict[str, Any]) -> None:
     """Say that this process works on the attempt. Not flushed to the platter: a lost beat costs nothing."""
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+    me = {"host": _host(), "pid": os.getpid(), "started": _started(os.getpid())}
     write_json(attempt / "heartbeat", {**me, **content}, durable=False)
 
 

@@ -6,21 +6,21 @@ anything is submitted or written. Expanding a study to runs is `benchmark.plan`.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from benchmark.config import Config
 from benchmark.errors import ConfigError, UnknownNameError, nearest, unknown
 from benchmark.identity import Protocol
 from benchmark.registry import METHODS, NETWORKS, TASKS
+from benchmark.settings import brief as _brief
+from benchmark.settings import expand_axes, explain
 from benchmark.studies import FOLDER as BUILT_IN
-from benchmark.yamlfile import Marked, Place, parse
+from benchmark.yamlfile import COMMAND_LINE, Marked, Place, parse
 
 KEYS = ("name", "description", "tasks", "networks", "methods", "seeds", "protocol", "defaults", "exclude", "launcher")
 EXCLUDE_KEYS = ("task", "network", "method", "seed")
@@ -58,12 +58,15 @@ def find_study(name: str) -> Path:
         ConfigError: neither; names the built-in studies and the nearest match.
     """
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.is_file():
-            beside = [str(p) for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-            raise ConfigError(f"study '{name}': no such file.{nearest(name, beside)}")
-        return path
     built_in = {p.stem: p for p in sorted(BUILT_IN.glob("*.yaml"))}
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or path.is_dir():
+        if path.is_dir() and name not in built_in:
+            raise ConfigError(f"study '{name}' is a folder; name a .yaml file.")
+        if not path.is_dir():
+            beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+            raise ConfigError(f"study '{name}': no such file.{nearest(path.name, beside)}")
     if name not in built_in:
         raise ConfigError(unknown("study", name, built_in) + "\n  or the path of a .yaml file")
     return built_in[name]
@@ -83,19 +86,24 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
 
 def study_from_flags(overrides: Mapping[str, Any]) -> Study:
     """A study made of command-line flags alone."""
-    return validate(_overridden(Marked("command line", {}), overrides, default_name="flags"))
+    return validate(_overridden(Marked(COMMAND_LINE, {}), overrides, default_name="flags"))
 
 
 def _overridden(marked: Marked, overrides: Mapping[str, Any], default_name: str) -> Marked:
     if not isinstance(marked.value, dict):
-        raise ConfigError(f"{marked.source}: a study is a mapping with the keys {', '.join(KEYS)}.")
+        found = "is empty" if marked.value is None else f"holds {_brief(marked.value)}"
+        raise ConfigError(f"{marked.where(())}: a study is a mapping with the keys {', '.join(KEYS)}; this {found}.")
     value = {"name": default_name, **marked.value}
+    flags: set[Place] = set()
     for key, replacement in overrides.items():
-        both_maps = key == "protocol" and isinstance(value.get(key), dict)
-        value[key] = {**value[key], **replacement} if both_maps else replacement
-    lines = {place: line for place, line in marked.lines.items() if not place or place[0] not in overrides}
-    source = marked.source
-    return Marked(source, value, lines)
+        if key == "protocol" and isinstance(value.get(key), dict):
+            value[key] = {**value[key], **replacement}
+            flags |= {(key, setting) for setting in replacement}
+        else:
+            value[key] = replacement
+            flags.add((key,))
+    lines = {p: line for p, line in marked.lines.items() if not any(p[: len(flag)] == flag for flag in flags)}
+    return Marked(marked.source, value, lines, frozenset(flags))
 
 
 def validate(marked: Marked) -> Study:
@@ -116,7 +124,7 @@ def validate(marked: Marked) -> Study:
         networks=tuple(_networks(marked)),
         methods=tuple(_items(marked, "methods", METHODS, defaults)),
         seeds=_seeds(marked),
-        protocol=_validated(Protocol, value.get("protocol") or {}, marked, ("protocol",)),
+        protocol=_validated(Protocol, _given(marked, "protocol", {}), marked, ("protocol",)),
         defaults=defaults,
         exclude=tuple(_excludes(marked)),
         launcher=_launcher(marked),
@@ -142,7 +150,7 @@ def _items(marked: Marked, key: str, registry: Any, defaults: Mapping[str, Mappi
         for given in expand_axes(plugin.Config, merged):
             config = _validated(plugin.Config, given, marked, inner)
             shown = {k: v for k, v in given.items() if k in settings}
-            point = f"{name} {config.model_dump_json()}"
+            point = f"{name} {config.identity()}"
             if point in seen:
                 raise ConfigError(
                     f"{marked.where(place)}: {registry.kind} '{name}' with the same settings is listed twice."
@@ -194,7 +202,7 @@ def _networks(marked: Marked) -> Iterator[str]:
 
 
 def _defaults(marked: Marked) -> dict[str, dict[str, Any]]:
-    value = marked.value.get("defaults") or {}
+    value = _given(marked, "defaults", {})
     if not isinstance(value, dict):
         raise ConfigError(f"{marked.where(('defaults',))}: 'defaults' maps method names to settings, got {value!r}.")
     for name, settings in value.items():
@@ -225,7 +233,7 @@ def _seeds(marked: Marked) -> tuple[int, ...]:
 
 
 def _excludes(marked: Marked) -> Iterator[dict[str, str]]:
-    value = marked.value.get("exclude") or []
+    value = _given(marked, "exclude", [])
     if not isinstance(value, list):
         raise ConfigError(
             f"{marked.where(('exclude',))}: 'exclude' is a list of {{network: ..., method: ...}} patterns."
@@ -236,9 +244,14 @@ def _excludes(marked: Marked) -> Iterator[dict[str, str]]:
             raise ConfigError(
                 f"{marked.where(place)}: a pattern maps {', '.join(EXCLUDE_KEYS)} to names, got {pattern!r}."
             )
-        for key in pattern:
+        for key, text in pattern.items():
             if key not in EXCLUDE_KEYS:
                 raise ConfigError(unknown("key", str(key), EXCLUDE_KEYS, marked.where((*place, key))))
+            if not isinstance(text, str | int):
+                raise ConfigError(
+                    f"{marked.where((*place, key))}: '{key}' of a pattern is one name, with * and ? if you like, "
+                    f"got {_brief(text)}. For several, write several patterns."
+                )
         yield {key: str(text) for key, text in pattern.items()}
 
 
@@ -257,6 +270,12 @@ def _launcher(marked: Marked) -> dict[str, dict[str, Any]]:
     )
 
 
+def _given(marked: Marked, key: str, default: Any) -> Any:
+    """A key's value; absent and empty (`key:`) are the default."""
+    value = marked.value.get(key)
+    return default if value is None else value
+
+
 def _text(marked: Marked, key: str, default: str | None = None) -> str:
     value = marked.value.get(key, default)
     if not isinstance(value, str):
@@ -264,70 +283,13 @@ def _text(marked: Marked, key: str, default: str | None = None) -> str:
     return value
 
 
-def _validated(model: type[Config], given: Mapping[str, Any], marked: Marked, place: Place) -> Any:
+def _validated(model: type[Config], given: Any, marked: Marked, place: Place) -> Any:
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{marked.where(place)}: '{place[-1]}' must be a mapping, got {given!r}.")
+        raise ConfigError(f"{marked.where(place)}: '{place[-1]}' must be a mapping, got {_brief(given)}.")
+    for key in given:
+        if not isinstance(key, str):
+            raise ConfigError(unknown("setting", str(key), model.model_fields, marked.where((*place, key))))
     try:
         return model(**given)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(problem, model, marked, place) for problem in error.errors())) from error
-
-
-def _explain(problem: Any, model: type[BaseModel], marked: Marked, place: Place) -> str:
-    """One pydantic problem as a sentence with place, value and legal values."""
-    inner = tuple(problem["loc"])
-    where = marked.where((*place, *inner))
-    key = ".".join(str(part) for part in inner if isinstance(part, str))
-    if problem["type"] == "extra_forbidden":
-        owner = _model_at(model, inner[:-1])
-        return unknown("setting", key, owner.model_fields, where)
-    message = problem["msg"].removeprefix("Value error, ")
-    if not key:
-        return f"{where}: {message}"
-    return f"{where}: {key} = {problem['input']!r}: {message[0].lower() + message[1:]}"
-
-
-def _model_at(model: type[BaseModel], loc: tuple[Any, ...]) -> type[BaseModel]:
-    for part in loc:
-        info = model.model_fields.get(str(part))
-        inner = _submodel(info) if info else None
-        if inner is not None:
-            model = inner
-    return model
-
-
-def expand_axes(model: type[BaseModel], given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every point of the matrix that `given` spans: a list is an axis, unless the field itself takes that list.
-
-    Keys keep their order; the last axis varies fastest.
-    """
-    choices = [list(_values(model, key, value)) for key, value in given.items()]
-    for combination in itertools.product(*choices):
-        yield dict(zip(given, combination, strict=True))
-
-
-def _values(model: type[BaseModel], key: str, value: Any) -> Iterator[Any]:
-    info = model.model_fields.get(key)
-    if info is None:
-        yield value  # unknown: validation reports it with its line
-    elif isinstance(value, dict) and (inner := _submodel(info)) is not None:
-        yield from expand_axes(inner, value)
-    elif isinstance(value, list) and value and not _accepts(info, value):
-        yield from value
-    else:
-        yield value
-
-
-def _submodel(info: FieldInfo) -> type[BaseModel] | None:
-    for candidate in (info.annotation, *get_args(info.annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _accepts(info: FieldInfo, value: Any) -> bool:
-    try:
-        TypeAdapter[Any](cast(Any, info.annotation)).validate_python(value)
-    except ValidationError:
-        return False
-    return True
+        raise ConfigError("\n".join(explain(error, model, given, marked, place))) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,18 @@ def forward(network: nn.Module, weights: Mapping[str, Tensor], inputs: Tensor) -
     """Logits (n, K) of `network` with `weights` in place of its own; the network is left as it was."""
     logits: Tensor = functional_call(network, dict(weights), (inputs,))
     return logits
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode; afterwards every module is in the mode it was in (some may be frozen)."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def parameter_count(network: nn.Module) -> int:

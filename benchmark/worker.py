@@ -12,65 +12,76 @@ Started by a launcher with one string, the run's folder: `work(folder)`, or `pyt
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.child import run_in_child
-from benchmark.compression import BitReader
-from benchmark.errors import CorruptBitstream, CorruptFile
-from benchmark.files import read_json, write_json
+from benchmark.child import run_in_child, stopped_record
+from benchmark.errors import BenchError, CorruptBitstream, CorruptFile, PredictionError
+from benchmark.files import write_json
 from benchmark.identity import RunSpec
-from benchmark.metrics.scoring import Predictions
 from benchmark.operation import Operation
 from benchmark.problem import MissingNeedError
 from benchmark.provenance import environment, run_code_digest
-from benchmark.publish import publish
+from benchmark.publish import check_evaluated, check_fitted, publish
 from benchmark.registry import load_plugin_file
-from benchmark.runfolder import HEARTBEAT_SECONDS, RunFolder, write_heartbeat
+from benchmark.runfolder import EVALUATED, HEARTBEAT_SECONDS, RunFolder, abandon, write_heartbeat
 
 BUSY_EXIT = 3
 LAST_LINES = 20
 
 
-def work(folder: str) -> int:
+def work(folder: str, seen: int | None = None) -> int:
     """Run the run in `folder` to its end, from wherever earlier attempts left it.
 
+    seen: how many attempts there were when the caller decided so; more by now means that somebody else ran it.
     Side effects: `attempts/<n>/`, the products of the phases, and last `result.json` or `attempts/<n>/outcome.json`.
     Returns the exit status: 0 result published, 1 a failure is recorded, 3 another process holds the run.
     """
-    run = RunFolder(Path(folder))
-    attempt = run.claim()
+    run = RunFolder(Path(folder).absolute())  # whatever directory a method changes to
+    attempt = run.claim(seen)
     if attempt is None:
         return BUSY_EXIT
-    with _logged_to(attempt / "log.txt"), _Supervisor(run, attempt) as supervisor:
-        try:
-            operation, spec = Operation.of(run), run.spec()
-            for plugin in operation.plugins:
-                load_plugin_file(plugin)
-            write_json(attempt / "env.json", _record_of(spec, operation))
-            if not _fitted(run):
-                supervisor.phase("fit", spec, operation)
-            if not _predicted(run):
-                supervisor.phase("evaluate", spec, operation)
-            supervisor.beat("score")
-            result = publish(run, spec)
-            supervisor.finish({"status": "ok", "metrics": _headline(result)})
-        except BaseException as error:
-            supervisor.finish(supervisor.failure or describe(error))
-            if not isinstance(error, Exception):
-                raise
+    supervisor = _Supervisor(run, attempt)
+    try:
+        with _logged_to(attempt / "log.txt"), supervisor:
+            try:
+                operation, spec = Operation.of(run), run.spec()
+                for plugin in operation.plugins:
+                    load_plugin_file(plugin)
+                write_json(attempt / "env.json", _record_of(spec, operation))
+                if not _fitted(run):
+                    run.drop((*EVALUATED, "fit.json"))  # predictions of other bytes than those to come
+                    supervisor.phase("fit", spec, operation)
+                if not _predicted(run):
+                    supervisor.phase("evaluate", spec, operation)
+                supervisor.beat("score")
+                supervisor.stay_in_charge()
+                result = publish(run, spec)
+                supervisor.finish({"status": "ok", "metrics": _headline(result)})
+            except BaseException as error:
+                supervisor.finish(supervisor.failure or describe(error))
+                if not isinstance(error, Exception):
+                    raise
+    finally:
+        if supervisor.unwritten is not None:
+            print(f"bnnbench: {run.id}: {supervisor.unwritten}", file=sys.stderr)
     return 0 if supervisor.outcome["status"] == "ok" else 1
 
 
 class PhaseFailed(Exception):
     """A phase's child did not end well; the supervisor holds the record."""
+
+
+class Superseded(BenchError):
+    """A later attempt exists: this one was taken for dead, and everything is left to its successor."""
 
 
 @dataclass
@@ -81,6 +92,7 @@ class _Supervisor:
     attempt: Path
     outcome: dict[str, Any] = field(default_factory=dict)
     failure: dict[str, Any] | None = None
+    unwritten: str | None = None
     _stop: str | None = None
     _fit_seconds: float = 0.0
     _peak: int = 0
@@ -98,19 +110,27 @@ class _Supervisor:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _on_signal(self, number: int, _frame: object) -> None:
+    def _on_signal(self, number: int, frame: object) -> None:
         self._stop = signal.Signals(number).name
+        outer = self._handlers[number]
+        if callable(outer) and outer is not signal.default_int_handler:
+            outer(number, frame)  # a launcher in this very process wants to know as well
 
     def phase(self, name: str, spec: RunSpec, operation: Operation) -> None:
         """Run one phase in a child process; raises PhaseFailed with `failure` set when it does not complete."""
         self._phase, started = name, time.monotonic()
         earlier = self._fit_seconds
+        self.stay_in_charge()
+        if (reason := self._stop or self._over_time(operation)) is not None:
+            self.failure = stopped_record(reason, f"stopped ({reason}) before phase '{name}'")
+            raise PhaseFailed(name)
 
         def every_beat(peak: int | None) -> None:
             self._peak = max(self._peak, peak or 0)
             if name == "fit":
                 self._fit_seconds = earlier + time.monotonic() - started
             self.beat(name)
+            self.stay_in_charge()
 
         self.beat(name)
         ending = run_in_child(
@@ -129,6 +149,11 @@ class _Supervisor:
         if ending.record.get("status") != "done":
             self.failure = ending.record
             raise PhaseFailed(name)
+
+    def stay_in_charge(self) -> None:
+        """Raises Superseded when another process has taken the run over."""
+        if self.run.superseded(self.attempt):
+            raise Superseded(f"attempt {self.run.attempts()[-1].name} took the run over; this one leaves it alone.")
 
     def _over_time(self, operation: Operation) -> str | None:
         limit = operation.time_limit_seconds
@@ -154,16 +179,21 @@ class _Supervisor:
         try:
             write_json(self.attempt / "outcome.json", self.outcome)
         except Exception as error:  # nothing left to write to: the launcher's console is the last place
-            print(f"bnnbench: {self.run.id}: the outcome could not be written: {error}", file=sys.__stderr__)
+            message = self.outcome.get("message", self.outcome["status"])
+            self.unwritten = f"{message}\n  The outcome could not be written: {error}"
+            abandon(self.attempt)
 
 
 def describe(error: BaseException) -> dict[str, Any]:
     """A failure as a record: status, type, message, traceback, and whether trying again can help."""
     status, retriable = classify(error)
+    message = str(error) or type(error).__name__
+    if isinstance(error, SystemExit):
+        message = f"the code called sys.exit({error.code!r})"
     return {
         "status": status,
         "type": type(error).__name__,
-        "message": str(error) or type(error).__name__,
+        "message": message,
         "traceback": "".join(traceback.format_exception(error)),
         "retriable": retriable,
     }
@@ -173,13 +203,13 @@ def classify(error: BaseException) -> tuple[str, bool]:
     """The status of a run that ended with `error`, and whether the cause is the machine's and not the code's."""
     from benchmark.errors import Diverged, EnvironmentProblem, Interrupted
 
-    if isinstance(error, Interrupted | KeyboardInterrupt):
+    if isinstance(error, Interrupted | KeyboardInterrupt | Superseded):
         return "killed", True
     if isinstance(error, Diverged):
         return "diverged", False
     if isinstance(error, MemoryError) or _is_torch_oom(error):
         return "oom", False
-    if isinstance(error, EnvironmentProblem | MissingNeedError):
+    if isinstance(error, EnvironmentProblem | MissingNeedError) or _is_disk_trouble(error):
         return "failed", True
     return "failed", False
 
@@ -191,29 +221,26 @@ def _is_torch_oom(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text or "cannot allocate memory" in text
 
 
+def _is_disk_trouble(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
 def _fitted(run: RunFolder) -> bool:
-    """Whether `fit.json` and the bytes it counted are whole. Damaged ones are removed: the phase runs again."""
-    try:
-        record = read_json(run.file("fit.json"))
-        data = run.file("posterior.bin").read_bytes()
-        BitReader(data)
-        return bool(len(data) == record["bytes"])
-    except FileNotFoundError:
-        return False
-    except (CorruptFile, CorruptBitstream) as error:
-        print(f"bnnbench: {error} The phase is run again.")
-        run.file("fit.json").unlink(missing_ok=True)
-        return False
+    """Whether the products of `fit` are whole and belong together; if not, the phase runs again."""
+    return _whole(lambda: check_fitted(run))
 
 
 def _predicted(run: RunFolder) -> bool:
-    """Whether the products of `evaluate` are whole."""
+    """Whether the products of `evaluate` are whole; if not, the phase runs again."""
+    return _whole(lambda: check_evaluated(run))
+
+
+def _whole(check: Callable[[], None]) -> bool:
     try:
-        read_json(run.file("evaluation.json"))
-        Predictions.load(run.file("predictions.npz"))
+        check()
     except FileNotFoundError:
         return False
-    except CorruptFile as error:
+    except (CorruptFile, CorruptBitstream, PredictionError) as error:
         print(f"bnnbench: {error} The phase is run again.")
         return False
     return True

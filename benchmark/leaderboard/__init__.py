@@ -2,7 +2,7 @@
 
     records = collect(store, plan.rows, store.statuses(plan.specs))
     leaderboard = build(records, sort="nll")
-    print_leaderboard(leaderboard, console)
+    print_terminal(leaderboard)
     write_all(leaderboard, store.root / "leaderboard" / name)
 
 Names are loaded on first use, so that importing the package costs nothing.
@@ -14,23 +14,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchmark.leaderboard.collect import Record, collect
     from benchmark.leaderboard.csvview import as_csv, runs_as_csv
     from benchmark.leaderboard.html import as_html
     from benchmark.leaderboard.jsonview import as_json
     from benchmark.leaderboard.markdown import as_markdown
+    from benchmark.leaderboard.records import Record, collect
     from benchmark.leaderboard.table import Leaderboard, build
-    from benchmark.leaderboard.terminal import as_text, print_leaderboard
+    from benchmark.leaderboard.terminal import as_text, print_terminal
     from benchmark.leaderboard.write import write_all
 
 _HOME = {
-    "benchmark.leaderboard.collect": ("Record", "collect"),
+    "benchmark.leaderboard.records": ("Record", "collect"),
     "benchmark.leaderboard.csvview": ("as_csv", "runs_as_csv"),
     "benchmark.leaderboard.html": ("as_html",),
     "benchmark.leaderboard.jsonview": ("as_json",),
     "benchmark.leaderboard.markdown": ("as_markdown",),
     "benchmark.leaderboard.table": ("Leaderboard", "build"),
-    "benchmark.leaderboard.terminal": ("as_text", "print_leaderboard"),
+    "benchmark.leaderboard.terminal": ("as_text", "print_terminal"),
     "benchmark.leaderboard.write": ("write_all",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -45,7 +45,7 @@ __all__ = [
     "as_text",
     "build",
     "collect",
-    "print_leaderboard",
+    "print_terminal",
     "runs_as_csv",
     "write_all",
 ]

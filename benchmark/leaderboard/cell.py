@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from benchmark.leaderboard.collect import Record
+from benchmark.leaderboard.records import Record
 from benchmark.metrics.record import State
 from benchmark.statistics import Interval, interval
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmark.errors import ConfigError, unknown
 from benchmark.leaderboard.cell import WITH_BASE
-from benchmark.leaderboard.collect import Record
+from benchmark.leaderboard.records import Record
 from benchmark.metrics.catalogue import METRICS, metric_of
 from benchmark.metrics.record import Direction
 from benchmark.metrics.views import unit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from benchmark.leaderboard.collect import Record
+from benchmark.leaderboard.records import Record
 
 LATENCY = "latency_ms"
 SETTING = ("device", "dtype", "threads", "torch")

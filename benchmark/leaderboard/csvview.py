@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmark.files import canonical_json
 from benchmark.leaderboard.cell import WITH_BASE, Cell, seed_value
-from benchmark.leaderboard.collect import Record
 from benchmark.leaderboard.columns import metrics_in
+from benchmark.leaderboard.records import Record
 from benchmark.leaderboard.table import Leaderboard, Row, Table
 from benchmark.metrics.catalogue import metric_of
 
@@ -128,7 +128,16 @@ def _run_lines(record: Record, label: str) -> Iterator[list[Any]]:
         values = [entry.get(key) for key in ("version", "state", "value", "n", "se", "reason")]
         yield [*run, name, *values]
     total = seed_value(WITH_BASE, record)
-    yield [*run, WITH_BASE, record.metrics.get("train_seconds", {}).get("version"), total.state, total.value, None, None, total.reason]
+    yield [
+        *run,
+        WITH_BASE,
+        record.metrics.get("train_seconds", {}).get("version"),
+        total.state,
+        total.value,
+        None,
+        None,
+        total.reason,
+    ]
 
 
 def _written(fields: Iterable[str], lines: Iterable[list[Any]]) -> str:

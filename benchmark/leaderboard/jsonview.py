@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.leaderboard.cell import Cell
-from benchmark.leaderboard.collect import Record
 from benchmark.leaderboard.csvview import all_metrics
+from benchmark.leaderboard.records import Record
 from benchmark.leaderboard.table import Leaderboard, Row, Table
 
 SCHEMA = 1
@@ -16,6 +16,7 @@ def as_json(leaderboard: Leaderboard) -> dict[str, Any]:
     """Plain JSON types; infinity is the state `inf`, never a number. Keys with nothing to say are left out of cells."""
     return {
         "schema": SCHEMA,
+        "title": leaderboard.title,
         "sort": leaderboard.sort,
         "metric_versions": dict(leaderboard.versions),
         "tables": [_table(table) for table in leaderboard.tables],

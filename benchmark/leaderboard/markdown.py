@@ -10,12 +10,17 @@ from benchmark.leaderboard.table import Block, Leaderboard, Row, Table
 
 def as_markdown(leaderboard: Leaderboard, per_seed: bool = False) -> str:
     """Tables per task and network; the best in bold, the second underlined; runs without a result listed at the end."""
-    parts = ["# Leaderboard", *(_table(table, per_seed) for table in leaderboard.tables)]
+    parts = [f"# {escape(leaderboard.heading)}", *(_table(table, per_seed) for table in leaderboard.tables)]
     if not leaderboard.tables:
         parts.append("No runs.")
     if leaderboard.missing:
         parts.append(_missing(leaderboard))
-    notes = [_order(leaderboard), *text.legend(leaderboard), *text.footnotes(leaderboard), text.version_line(leaderboard)]
+    notes = [
+        _order(leaderboard),
+        *text.legend(leaderboard),
+        *text.footnotes(leaderboard),
+        text.version_line(leaderboard),
+    ]
     parts.append("\n".join(f"- {escape(line)}" for line in notes))
     return "\n\n".join(parts) + "\n"
 
@@ -27,14 +32,18 @@ def escape(content: str) -> str:
 
 
 def _order(leaderboard: Leaderboard) -> str:
-    marks = "bold: best, and all whose paired 95% interval against it contains 0; underlined: second, or best of few seeds"
-    return f"sorted by {leaderboard.sort}; {marks}"
+    marks = (
+        "bold: best, and all whose paired 95% interval against it contains 0; underlined: second, or best of few seeds"
+    )
+    return f"sorted by {leaderboard.sort_text}; {marks}"
 
 
 def _table(table: Table, per_seed: bool) -> str:
     blocks = [_block(table, block, per_seed) for block in table.blocks]
     notes = [f"- {escape(note)}" for note in table.notes]
-    return "\n\n".join([f"## {escape(table.title)}", escape(text.caption(table)), *blocks, *(["\n".join(notes)] if notes else [])])
+    return "\n\n".join(
+        [f"## {escape(table.title)}", escape(text.caption(table)), *blocks, *(["\n".join(notes)] if notes else [])]
+    )
 
 
 def _block(table: Table, block: Block, per_seed: bool) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.files import canonical_json
 from benchmark.identity import RunSpec
-from benchmark.leaderboard.collect import Record, part_text
+from benchmark.leaderboard.records import Record, part_text
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ def natural(text: str) -> NaturalKey:
     return tuple((0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces)
 
 
-def order(cell: Cell, direction: Direction) -> tuple[int, float]:
+def order(cell: Cell, direction: Direction, worst_first: bool = False) -> tuple[int, float]:
     """Where a cell stands in its column: complete numbers by `direction`, infinity, incomplete ones, failed, n/a.
 
-    A cell that lacks seeds is never ranked among complete ones: a seed that failed would look like a win.
+    `worst_first` turns the numbers round and leaves the groups: failed and n/a stay last whatever the direction. A cell that lacks seeds is never ranked among complete ones: a seed that failed would look like a win.
     """
     if cell.state == "na":
         return (4, 0.0)
@@ -29,18 +29,20 @@ def order(cell: Cell, direction: Direction) -> tuple[int, float]:
         return (3, 0.0)
     values = list(_oriented(cell, direction).values())
     mean = sum(values) / len(values) if values and cell.state == "ok" else 0.0
-    key = -mean if direction == "up" else mean
+    key = -mean if (direction == "up") != worst_first else mean
     if not cell.complete:
         return (2, key)
     return (1, 0.0) if cell.state == "inf" else (0, key)
 
 
 def marks(cells: Mapping[str, Cell], direction: Direction, excluded: bool = False) -> dict[str, frozenset[Mark]]:
-    """Which rows of one column are best or second (see `statistics.mark_best`); row -> marks, rows without any left out.
+    """Which rows of one column are best or second, by `statistics.mark_best`: row -> marks; unmarked rows left out.
 
     Only finite cells with full coverage are candidates. `excluded`: the column is not marked at all.
     """
-    candidates = {row: _oriented(cell, direction) for row, cell in cells.items() if cell.complete and cell.state == "ok"}
+    candidates = {
+        row: _oriented(cell, direction) for row, cell in cells.items() if cell.complete and cell.state == "ok"
+    }
     if excluded or direction == "none" or len(candidates) < 2:
         return {}
     found = mark_best(candidates, "up" if direction == "up" else "down")

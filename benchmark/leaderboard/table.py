@@ -11,11 +11,11 @@ from typing import Any
 from benchmark.files import canonical_json
 from benchmark.identity import Part
 from benchmark.leaderboard.cell import Cell, cell
-from benchmark.leaderboard.collect import Record, part_text
 from benchmark.leaderboard.columns import BY_NAME, FLOORS, Column, check_sort, choose, column
 from benchmark.leaderboard.comparable import withheld_columns
 from benchmark.leaderboard.names import row_names, short_settings, table_titles
-from benchmark.leaderboard.ranking import NaturalKey, marks, natural, order
+from benchmark.leaderboard.ranking import marks, natural, order
+from benchmark.leaderboard.records import Record, part_text
 from benchmark.leaderboard.versions import metric_versions
 from benchmark.metrics.record import Direction
 from benchmark.statistics import Mark
@@ -107,11 +107,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """One aggregate, many views. `versions`: metric -> version; `sort`: what the rows are sorted by."""
+    """One aggregate, many views. `title`: of the study, may be empty; `sort`: what the rows are sorted by, with `-` for
+    worst first; `versions`: metric -> version."""
 
+    title: str
     tables: tuple[Table, ...]
     sort: str
     versions: Mapping[str, int]
+
+    @property
+    def heading(self) -> str:
+        """`Leaderboard: digits`."""
+        return f"Leaderboard: {self.title}" if self.title else "Leaderboard"
+
+    @property
+    def sort_text(self) -> str:
+        """What the rows are sorted by, in words."""
+        return f"{self.sort[1:]}, worst first" if self.sort.startswith("-") else self.sort
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -129,11 +141,14 @@ class Leaderboard:
         return tuple(record for record in self.records if not record.finished)
 
 
-def build(records: Iterable[Record], columns: Sequence[str] | None = None, sort: str = "nll") -> Leaderboard:
+def build(
+    records: Iterable[Record], columns: Sequence[str] | None = None, sort: str = "nll", title: str = ""
+) -> Leaderboard:
     """Group runs into tables (task, data and protocol), blocks (network) and rows (method), and aggregate over seeds.
 
     columns: names of metrics; None is the main table, names with `+` are added to it (see `columns.choose`).
-    sort: a metric, best first by its own direction, or `method` for names. Failed and n/a rows come last either way.
+    sort: a metric, best first by its own direction, or `method` for names; a leading `-` turns the order round.
+        Failed and n/a rows come last either way.
     The result does not depend on the order of `records`.
 
     Raises:
@@ -141,7 +156,7 @@ def build(records: Iterable[Record], columns: Sequence[str] | None = None, sort:
     """
     runs = sorted({record.run: record for record in records}.values(), key=lambda record: record.run)
     versions = metric_versions(runs)
-    check_sort(sort, runs)
+    check_sort(sort.removeprefix("-"), runs)
     groups: dict[str, list[Record]] = defaultdict(list)
     for record in runs:
         spec = record.spec
@@ -149,7 +164,7 @@ def build(records: Iterable[Record], columns: Sequence[str] | None = None, sort:
     titles = table_titles({key: group[0].spec for key, group in groups.items()})
     shown = [_table(titles[key], group, columns, sort) for key, group in groups.items()]
     tables = sorted(shown, key=lambda table: (natural(table.title), part_text(table.task), table.fingerprint))
-    return Leaderboard(tuple(tables), sort, versions)
+    return Leaderboard(title, tuple(tables), sort, versions)
 
 
 def not_distinguishable(error: Cell, bound: Cell | None) -> bool:
@@ -183,7 +198,9 @@ def _network_labels(parts: Mapping[str, Part]) -> dict[str, str]:
     """Names of networks, with version and settings where a name stands for two."""
     names = [part.name for part in parts.values()]
     return {
-        key: part.name if names.count(part.name) == 1 else f"{part.name} v{part.version} {short_settings(part.config)}".strip()
+        key: part.name
+        if names.count(part.name) == 1
+        else f"{part.name} v{part.version} {short_settings(part.config)}".strip()
         for key, part in parts.items()
     }
 
@@ -203,23 +220,20 @@ def _block(
         for named in row_names(records)
     }
     marked = _marks(rows, columns)
-    directions = {each.name: each.direction for each in columns}
-    if sort != BY_NAME and sort not in directions:
-        directions[sort] = column(sort).direction
-
-    def position(key: str) -> tuple[tuple[int, float], NaturalKey, str]:
-        row = rows[key]
-        place = (0, 0.0) if sort == BY_NAME else order(row.cells[sort], directions[sort])
-        return place, natural(row.label), key
-
-    return Block(network, tuple(_with_marks(rows[key], marked.get(key, {})) for key in sorted(rows, key=position)))
+    ordered = sorted(rows, key=lambda key: (natural(rows[key].label), key), reverse=sort == f"-{BY_NAME}")
+    name, worst_first = sort.removeprefix("-"), sort.startswith("-")
+    if name != BY_NAME:
+        direction = column(name).direction
+        ordered.sort(key=lambda key: order(rows[key].cells[name], direction, worst_first))  # stable: ties go by name
+    return Block(network, tuple(_with_marks(rows[key], marked.get(key, {})) for key in ordered))
 
 
 def _metrics_of(columns: Iterable[Column], sort: str) -> list[str]:
     """What a row needs: its columns, the floors that stand beside them, the sort key."""
     names = [each.name for each in columns]
     floors = [name for each in names if each in FLOORS for name in (FLOORS[each], f"{FLOORS[each]}95")]
-    return list(dict.fromkeys([*names, *floors, *([] if sort == BY_NAME else [sort])]))
+    by = sort.removeprefix("-")
+    return list(dict.fromkeys([*names, *floors, *([] if by == BY_NAME else [by])]))
 
 
 def _marks(rows: Mapping[str, Row], columns: Iterable[Column]) -> dict[str, dict[str, frozenset[Mark]]]:

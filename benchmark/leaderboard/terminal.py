@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LISTED = 10
 """Runs without a result that are named; the rest is counted."""
+PLAIN_WIDTH = 120
 PADDING = 2
 MIN_LABEL = 12
 """Row labels are folded to no less than this."""
@@ -23,11 +24,15 @@ BEST, SECOND = "*", "°"
 """Marks where there is neither bold nor underline."""
 
 
-def print_leaderboard(leaderboard: Leaderboard, console: Console, per_seed: bool = False) -> None:
-    """Print all tables, the runs without a result, and what the signs mean.
+def print_terminal(leaderboard: Leaderboard, per_seed: bool = False, console: Console | None = None) -> None:
+    """Print all tables, the runs without a result, and what the signs mean; on standard output unless told otherwise.
 
     Numbers are never cut: columns that do not fit the console's width go into a further table with the same rows.
     """
+    console = console or _standard_output()
+    if not leaderboard.tables:
+        console.print("No runs.")
+        return
     for table in leaderboard.tables:
         console.print()
         console.print(_styled(table.title, "bold"), soft_wrap=True)
@@ -39,7 +44,10 @@ def print_leaderboard(leaderboard: Leaderboard, console: Console, per_seed: bool
     _print_missing(leaderboard, console)
     legend = text.legend(leaderboard)
     if any(row.marks for row in leaderboard.rows) and not console.is_terminal:
-        legend.insert(0, f"{BEST} best, or not separated from it by the paired 95% interval; {SECOND} second, or best of few seeds")
+        legend.insert(
+            0,
+            f"{BEST} best, or not separated from it by the paired 95% interval; {SECOND} second, or best of few seeds",
+        )
     for line in [*legend, *text.footnotes(leaderboard), text.version_line(leaderboard)]:
         console.print(_styled(line, "dim"), soft_wrap=True)
 
@@ -50,8 +58,16 @@ def as_text(leaderboard: Leaderboard, width: int = 100, per_seed: bool = False) 
 
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=False, color_system=None, legacy_windows=False)
-    print_leaderboard(leaderboard, console, per_seed)
+    print_terminal(leaderboard, per_seed, console)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def _standard_output() -> Console:
+    """A terminal at its own width; anything else gets plain text at a fixed one, so that files do not depend on it."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=PLAIN_WIDTH, color_system=None)
 
 
 def _parts(table: Table, console: Console, per_seed: bool) -> list[RichTable]:
@@ -122,7 +138,9 @@ def _cell(row: Row, metric: str, rich: bool) -> Text:
         return _styled(shown, "dim")
     if not rich:
         return _styled(shown + (BEST if "best" in marks else SECOND if marks else ""), "")
-    return _styled(shown, " ".join(style for mark, style in (("best", "bold"), ("second", "underline")) if mark in marks))
+    return _styled(
+        shown, " ".join(style for mark, style in (("best", "bold"), ("second", "underline")) if mark in marks)
+    )
 
 
 def _seed_rows(table: Table, row: Row) -> list[Line]:
@@ -149,7 +167,9 @@ def _rich(head: Line, body: list[Line], positions: list[int], label: int, width:
             shown.add_column(head[i], overflow="fold", max_width=label)
         else:
             # min_width keeps rich from cutting a number on a terminal that is narrower than one column
-            shown.add_column(head[i], no_wrap=True, justify="right", min_width=max(_width(line[i]) for line in [head, *body]))
+            shown.add_column(
+                head[i], no_wrap=True, justify="right", min_width=max(_width(line[i]) for line in [head, *body])
+            )
     for line in body:
         shown.add_row(*(line[i] for i in positions))
     return shown

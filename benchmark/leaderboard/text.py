@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from benchmark.leaderboard.cell import Cell, SeedValue
-from benchmark.leaderboard.collect import Record
 from benchmark.leaderboard.columns import FLOORS
 from benchmark.leaderboard.names import short_settings
+from benchmark.leaderboard.records import Record
 from benchmark.leaderboard.table import Leaderboard, Row, Table
 from benchmark.metrics.views import INFINITY, NOT_APPLICABLE, show_number
 from benchmark.statistics import MIN_SEEDS
@@ -129,7 +129,9 @@ def missing_text(record: Record) -> str:
 def missing_summary(records: Iterable[Record]) -> str:
     """`3 of the runs have no result: 2 oom, 1 new`."""
     counts = Counter(record.status for record in records)
-    listed = ", ".join(f"{count} {status}" for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    listed = ", ".join(
+        f"{count} {status}" for status, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
     total = sum(counts.values())
     return f"{total} run{'' if total == 1 else 's'} without a result: {listed}"
 

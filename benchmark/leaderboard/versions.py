@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from benchmark.errors import ConfigError
-from benchmark.leaderboard.collect import Record
+from benchmark.leaderboard.records import Record
 
 SHOWN = 5
 
@@ -36,7 +36,9 @@ def _message(mixed: dict[str, dict[int, list[str]]]) -> str:
         for version in sorted(versions):
             lines.append(f"  version {version} in {len(versions[version])} run(s): {_some(sorted(versions[version]))}")
         old |= dict.fromkeys(run for version in versions if version != max(versions) for run in versions[version])
-    return "\n".join([*lines, f"Compute the older ones again, without training:\n  bnnbench rescore {_some(sorted(old), ' ')}"])
+    return "\n".join(
+        [*lines, f"Compute the older ones again, without training:\n  bnnbench rescore {_some(sorted(old), ' ')}"]
+    )
 
 
 def _some(runs: list[str], separator: str = ", ") -> str:

@@ -6,6 +6,7 @@ q = softmax(beta log p_bar), beta = 1/T (Guo 2017). A post-hoc diagnostic: the a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, partial
 from math import exp, log
 
 import numpy as np
@@ -39,34 +40,35 @@ def fit_scale(val: SplitPredictions) -> Scale:
     """
     if np.isneginf(val.label_log_prob).any():
         raise PredictionError("zero probability at a validation label")
-    if _slope(val, HIGHEST) <= _FLAT:
+    # z shifted by the row's maximum: the same slope, and nothing overflows.
+    margins = val.log_probs - val.top_log_prob[:, None]  # (n, K), <= 0
+    label_mean = float((val.label_log_prob - val.top_log_prob).mean())
+    # cache: the last bisections in ln beta ask for the same doubles beta again and again.
+    slope = cache(partial(_slope, margins, finite_or_zero(margins), label_mean))
+    if slope(HIGHEST) <= _FLAT:
         return Scale(HIGHEST, at_bound=True)
-    if _slope(val, LOWEST) >= -_FLAT:
+    if slope(LOWEST) >= -_FLAT:
         return Scale(LOWEST, at_bound=True)
     low, high = log(LOWEST), log(HIGHEST)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if middle in (low, high):
-            break  # no double lies between them: the remaining bisections would change nothing
-        if _slope(val, exp(middle)) < 0:
+        if slope(exp(middle)) < 0:
             low = middle
         else:
             high = middle
     return Scale(exp((low + high) / 2), at_bound=False)
 
 
-def _slope(split: SplitPredictions, beta: float) -> float:
-    """L'(beta); z is shifted by the row's maximum, which leaves it unchanged and cannot overflow."""
-    n, total = len(split), 0.0
-    rows = max(1, _CHUNK // split.n_classes)
+def _slope(margins: Floats, finite: Floats, label_mean: float, beta: float) -> float:
+    """L'(beta) from margins (n, K), the same with 0 for -inf, and the mean margin of the labels."""
+    n, classes = margins.shape
+    rows = max(1, _CHUNK // classes)
+    total = 0.0
     for start in range(0, n, rows):
         part = slice(start, start + rows)
-        top = split.top_log_prob[part]
-        margins = split.log_probs[part] - top[:, None]  # (rows, K), <= 0
-        weights = np.exp(beta * margins)
-        means = np.einsum("ij,ij->i", weights, finite_or_zero(margins)) / weights.sum(axis=1)
-        total += float((means - (split.label_log_prob[part] - top)).sum())
-    return total / n
+        weights = np.exp(beta * margins[part])
+        total += float((np.einsum("ij,ij->i", weights, finite[part]) / weights.sum(axis=1)).sum())
+    return float(total / n - label_mean)
 
 
 def _log_normaliser(split: SplitPredictions, beta: float) -> Floats:

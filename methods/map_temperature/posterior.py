@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from benchmark import PointMass
+from methods.map.posterior import Fact
 
 if TYPE_CHECKING:
     from benchmark import BitReader, BitWriter
-
-Fact = float | int | str | bool
 
 
 class TemperedPoint(PointMass):

@@ -25,7 +25,8 @@ def draw_mask(shape: tuple[int, ...], rate: float, generator: torch.Generator) -
 def mask_inputs(layer: nn.Module, inputs: Tensor, mask: Tensor) -> Tensor:
     """inputs (n, C, H, W) of a convolution or (n, ..., C) of a linear layer, times the mask (n, C) of each example.
 
-    All positions or tokens of an example share its mask, as they share the layer's weight.
+    All positions or tokens of an example share its mask, as they share the layer's weight. The first axis is taken
+    for the examples; where a network folds windows into it, a window counts as an example while training.
     """
     if isinstance(layer, nn.Conv2d):
         return inputs * mask[:, :, None, None]

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import Posterior, Weights, copy_of
+from methods.map.posterior import Fact
 from methods.mc_dropout.masks import draw_mask, mask_weight
 
 if TYPE_CHECKING:
     from benchmark import BitReader, BitWriter
-
-Fact = float | int | str | bool
 
 
 class DropoutPosterior(Posterior):

@@ -63,6 +63,6 @@ class Prior:
         total = torch.zeros((), dtype=torch.float64, device=mean.device)
         for mu, psi, m0 in chunks(mean, log_sd, mean if centre is None else centre):
             away = mu.double() if centre is None else mu.double() - m0.double()
-            spread = away.square_().add_(psi.double().mul_(2).exp_())
+            spread = away.square() + psi.double().mul(2).exp()
             total += spread.sum() * (self.lam * self.n_data / 2) - psi.sum(dtype=torch.float64)
         return float(total) + mean.numel() * (self.log_sd - 0.5)

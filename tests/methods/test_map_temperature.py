@@ -124,7 +124,7 @@ def test_bytes_hold_weights_and_temperature_exactly(tmp_path):
 
 
 def test_a_task_without_validation_data_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(ConfigError, match="no validation split.*\n.*hold out validation data"):
+    with pytest.raises(ConfigError, match=r"no validation split.*\n.*hold out validation data"):
         fitted(linear_problem(val=False), tmp_path)
 
 

@@ -68,9 +68,7 @@ class Record:
         return self.result.get("code") if self.result is not None else None
 
 
-def collect(
-    store: Store, specs: Mapping[str, RunSpec], statuses: Mapping[str, Status] | None = None
-) -> list[Record]:
+def collect(store: Store, specs: Mapping[str, RunSpec], statuses: Mapping[str, Status] | None = None) -> list[Record]:
     """A record of every run of `specs` (id -> specification), in that order.
 
     `statuses` are what `Store.statuses` has read already, for these runs and perhaps more; without them it is called

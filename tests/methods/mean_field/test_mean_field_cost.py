@@ -1,0 +1,162 @@
+"""Cost of a step, of its memory and of prediction against the deterministic network. Prints what it measures."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from benchmark import Split, weights_of
+from benchmark.predict import BATCH_SIZE, predict
+from methods.mean_field.modes import only_norms_training
+from methods.mean_field.posterior import GaussianPosterior
+from methods.mean_field.prior import Prior
+from methods.mean_field.select import select
+from methods.mean_field.state import MeanFieldState
+from methods.mean_field.step import MeanFieldStep
+from tasks.networks.catalogue import CifarResNet
+
+pytestmark = pytest.mark.benchmarks
+MIB = 2**20
+
+
+def resnet18() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return CifarResNet().build("resnet18", (3, 32, 32), 10)
+
+
+def deterministic_step(base: torch.nn.Module) -> Callable[[torch.Tensor, torch.Tensor], float]:
+    """Training a copy of the base network by fused SGD: what the base run itself does."""
+    net = copy.deepcopy(base).train()
+    optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
+
+    def step(inputs: torch.Tensor, labels: torch.Tensor) -> float:
+        optimiser.zero_grad()
+        loss = cross_entropy(net(inputs), labels)
+        loss.backward()
+        optimiser.step()
+        return float(loss.detach())
+
+    return step
+
+
+def bayesian_step(base: torch.nn.Module) -> tuple[Callable[[torch.Tensor, torch.Tensor], float], int]:
+    """The recommended step, and the bytes of the Bayesian weights."""
+    state = MeanFieldState(base, select(base, "weights", train_rest=True))
+    state.psi.flat.fill_(-6.0)
+    step = MeanFieldStep(
+        base,
+        state,
+        Prior(5e-4, 50_000),
+        decaying=set(),
+        optimiser="sgd",
+        mean_rate=lambda t: 1e-3,
+        log_sd_rate=lambda t: 1e-4,
+        clamp=True,
+        generator=torch.Generator().manual_seed(0),
+        micro_batch=None,
+    )
+
+    def run(inputs: torch.Tensor, labels: torch.Tensor) -> float:
+        with only_norms_training(base, True):
+            return float(step(inputs, labels, 0))
+
+    return run, state.mu.flat.nbytes
+
+
+def interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median seconds of each, measured in turn after one round of warm-up."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for index in range(rounds + 1):
+        for which, call in enumerate((first, second)):
+            start = time.perf_counter()
+            call()
+            if index > 0:
+                seconds[which].append(time.perf_counter() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_training_step_costs_at_most_five_percent_more(two_threads):
+    base = resnet18()
+    inputs, labels = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
+    plain, (noisy, _) = deterministic_step(base), bayesian_step(base)
+    a, b = interleaved(lambda: plain(inputs, labels), lambda: noisy(inputs, labels), rounds=7)
+    print(f"\ntraining step, resnet18, 128 x 3 x 32 x 32: {a:.3f} s plain, {b:.3f} s mean_field, ratio {b / a:.3f}")
+    assert b <= 1.05 * a
+
+
+def test_predicting_with_draws_costs_at_most_five_percent_more_than_as_many_passes(two_threads):
+    base = resnet18().eval()
+    data = Split(torch.randn(512, 3, 32, 32), torch.randint(10, (512,)))
+    own = weights_of(base)
+    chosen = set(select(base, "weights", train_rest=True).bayesian)
+    mean = {name: own[name] for name in own if name in chosen}
+    posterior = GaussianPosterior(
+        mean,
+        {name: torch.full_like(tensor, -6.0) for name, tensor in mean.items()},
+        {name: own[name] for name in own if name not in chosen},
+    )
+    draws = 3
+
+    @torch.no_grad()
+    def passes() -> None:
+        for _ in range(draws):
+            for inputs, _ in data.batches(BATCH_SIZE):
+                base(inputs).double().log_softmax(-1)
+
+    def predicted() -> None:
+        predict(base, posterior, data, draws, torch.Generator().manual_seed(0))
+
+    a, b = interleaved(passes, predicted, rounds=5)
+    print(f"\n{draws} draws of 512 images, resnet18: {a:.3f} s of passes, {b:.3f} s predicted, ratio {b / a:.3f}")
+    assert b <= 1.05 * a
+
+
+PEAK = """
+import sys, torch
+sys.path.insert(0, {folder!r})
+import test_mean_field_cost as cost
+torch.set_num_threads(1)
+base = cost.resnet18()
+inputs, labels = torch.randn(16, 3, 32, 32), torch.randint(10, (16,))
+step = cost.deterministic_step(base) if sys.argv[1] == "plain" else cost.bayesian_step(base)[0]
+for _ in range(3):
+    step(inputs, labels)
+print(cost.peak_bytes())
+"""
+
+
+def peak_bytes() -> int:
+    """Largest resident size of this process so far."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+
+
+def test_memory_beyond_a_deterministic_step_is_four_times_the_bayesian_weights():
+    _, size = bayesian_step(resnet18())
+    folder = str(Path(__file__).parent)
+
+    def peak(which: str) -> int:
+        command = [sys.executable, "-c", PEAK.format(folder=folder), which]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    plain, noisy = (statistics.median(peak(which) for _ in range(3)) for which in ("plain", "mean_field"))
+    times = (noisy - plain) / size
+    print(f"\npeak: {plain / MIB:.0f} MiB plain, {noisy / MIB:.0f} MiB mean_field; {times:.2f} x {size / MIB:.0f} MiB")
+    assert times <= 4.15  # psi, the sample that becomes its gradient, two moments of Adam; buffers of 4 MiB
