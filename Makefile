@@ -34,7 +34,7 @@ $(READY): pyproject.toml
 	  echo "installing python3-venv"; rm -rf $(VENV); apt-get update -q && apt-get install -qy python3-venv; \
 	  $(PYTHON) -m venv $(VENV); }
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[test]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[test]'
 	@touch $(READY)
 
 clean:

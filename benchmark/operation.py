@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from benchmark.config import Config
+from benchmark.errors import CorruptFile
 from benchmark.files import read_json, write_json
 from benchmark.runfolder import RunFolder
 
+BUSY_EXIT = 3  # another process holds the run
 STOP_EXIT = 75  # EX_TEMPFAIL: saved on request, to be continued
 
 
@@ -35,7 +37,10 @@ class Operation(Config):
     @classmethod
     def of(cls, run: RunFolder) -> Operation:
         """What the launcher left in the run's folder; the defaults when it left nothing."""
+        path = run.file("operation.json")
         try:
-            return cls(**read_json(run.file("operation.json")))
+            return cls.model_validate(read_json(path))
         except FileNotFoundError:
             return cls()
+        except ValidationError as error:
+            raise CorruptFile(f"{path} does not hold operational settings: {error}") from error

@@ -97,7 +97,9 @@ def fit(
     write_json(run.file("fit.json"), record)
 
 
-def evaluate(run: RunFolder, spec: RunSpec, operation: Operation, device: torch.device) -> None:
+def evaluate(
+    run: RunFolder, spec: RunSpec, operation: Operation, device: torch.device, before_write: Callable[[], None]
+) -> None:
     """Predict from the stored bytes and measure. Files: `predictions.npz`, then `evaluation.json`."""
     posterior = decode_posterior(run, spec, device)
     network = network_of(spec, seed_from("architecture"), device)
@@ -105,9 +107,12 @@ def evaluate(run: RunFolder, spec: RunSpec, operation: Operation, device: torch.
     started = time.monotonic()
     arrays = _predictions(spec, network, posterior, draws, device)
     predict_seconds = time.monotonic() - started
+    before_write()
     _save_arrays(run, "predictions.npz", arrays)
-    reader = BitReader(run.file("posterior.bin").read_bytes())
+    data = run.file("posterior.bin").read_bytes()
+    reader = BitReader(data)
     record = {
+        "posterior_sha256": hashlib.sha256(data).hexdigest(),
         "predict_seconds": predict_seconds,
         "draws": effective_draws(posterior, draws),
         "codec": reader.codec,
@@ -115,6 +120,7 @@ def evaluate(run: RunFolder, spec: RunSpec, operation: Operation, device: torch.
         "weights": _weight_statistics(network, posterior),
         **_measured(spec, network, posterior, draws, operation, device),
     }
+    before_write()
     write_json(run.file("evaluation.json"), record)
 
 

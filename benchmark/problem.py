@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from benchmark.compression import BitReader
 from benchmark.contracts import Method, NeededRun, Posterior, Problem, SplitName, Task
 from benchmark.data import Split
 from benchmark.errors import BenchError, ConfigError, CorruptBitstream
+from benchmark.files import canonical_json
 from benchmark.identity import Protocol, RunSpec
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.runfolder import RunFolder
@@ -27,13 +30,20 @@ def task_of(spec: RunSpec) -> tuple[Task, Any]:
     """The run's task and its settings; refuses data that differ from those the run was planned with."""
     task = TASKS.get(spec.task.name)
     config = task.Config(**spec.task.config)
-    found = task.fingerprint(config)
+    found = _fingerprint(spec.task.name, canonical_json(spec.task.config))
     if found != spec.fingerprint:
         raise ConfigError(
             f"the data of task '{spec.task.name}' have the fingerprint {found[:16]}, the run was planned with "
             f"{spec.fingerprint[:16]}. Restore the data, or plan the study again: other data are another run."
         )
     return task, config
+
+
+@functools.cache
+def _fingerprint(name: str, settings: str) -> str:
+    """Once per process: a fingerprint may read all of the data, and a phase asks for it again and again."""
+    task = TASKS.get(name)
+    return task.fingerprint(task.Config(**json.loads(settings)))
 
 
 def method_of(spec: RunSpec) -> tuple[Method, Any]:
@@ -112,8 +122,13 @@ def decode_posterior(folder: RunFolder, spec: RunSpec, device: torch.device, exp
     Raises:
         CorruptBitstream: the bytes are damaged, or not those that the result counted.
     """
-    data = folder.file("posterior.bin").read_bytes()
+    path = folder.file("posterior.bin")
+    mend = f"To make it anew: bnnbench retry {folder.id} --afresh"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptBitstream(f"{path} is missing. {mend}") from error
     if expected is not None and hashlib.sha256(data).hexdigest() != expected:
-        raise CorruptBitstream(f"{folder.file('posterior.bin')} is not the file that its result was computed from.")
+        raise CorruptBitstream(f"{path} is damaged: it is not the file that its result was computed from. {mend}")
     network = network_of(spec, seed_from("architecture"), device)
     return METHODS.get(spec.method.name).posterior_type().decode(BitReader(data), network)

@@ -31,6 +31,7 @@ def code_digest(modules: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
+@functools.cache
 def run_code_digest(task: str, network: str, method: str) -> str:
     """The code digest of a run: the worker, and the plugins behind its task, network and method."""
     from benchmark.registry import METHODS, NETWORKS, TASKS
@@ -48,7 +49,8 @@ def _closure(modules: frozenset[str]) -> dict[str, str]:
         name = queue.pop()
         if name in found:
             continue
-        queue += [parent for parent in (name.rpartition(".")[0],) if parent]  # importing a.b.c runs a and a.b
+        if "." in name:
+            queue.append(name.rpartition(".")[0])  # importing a.b.c runs a and a.b
         source = _source(name)
         if source is None:
             continue

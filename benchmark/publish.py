@@ -21,7 +21,17 @@ from benchmark.metrics.scoring import METRICS, Predictions, score
 from benchmark.runfolder import RunFolder, read_heartbeat
 
 RESULT_SCHEMA = 1
-FIT_KEYS = ("facts", "fit_seconds", "encode_seconds", "bytes", "sha256", "lossless", "parameters", "buffers", "peak_memory")
+FIT_KEYS = (
+    "facts",
+    "fit_seconds",
+    "encode_seconds",
+    "bytes",
+    "sha256",
+    "lossless",
+    "parameters",
+    "buffers",
+    "peak_memory",
+)
 EVALUATION_KEYS = ("predict_seconds", "draws", "codec", "sections", "weights", "macs", "latency")
 
 
@@ -104,13 +114,16 @@ def check_fitted(run: RunFolder) -> None:
 
 
 def check_evaluated(run: RunFolder) -> None:
-    """Refuse products of `evaluate` that are damaged.
+    """Refuse products of `evaluate` that are damaged or were made from another posterior than the present one.
 
     Raises:
         FileNotFoundError: one is missing.
         CorruptFile, PredictionError: one is damaged; names it.
     """
-    _record(run.file("evaluation.json"), EVALUATION_KEYS)
+    path = run.file("evaluation.json")
+    evaluation = _record(path, (*EVALUATION_KEYS, "posterior_sha256"))
+    if evaluation["posterior_sha256"] != _record(run.file("fit.json"), FIT_KEYS)["sha256"]:
+        raise CorruptFile(f"{path} is of another posterior than posterior.bin.")
     Predictions.load(run.file("predictions.npz"))
 
 
@@ -167,7 +180,7 @@ def _environment(attempts: list[Path]) -> dict[str, Any]:
     if not working:
         return {}
     codes = dict.fromkeys(str(record["code"]) for record in working if "code" in record)
-    return {**working[-1], "code": "+".join(codes)}
+    return {**working[-1], **({"code": "+".join(codes)} if codes else {})}
 
 
 def _worked(attempt: Path) -> bool:

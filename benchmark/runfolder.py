@@ -191,11 +191,6 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 path.unlink()
 
-    def drop(self, names: tuple[str, ...]) -> None:
-        """Remove products that do not belong to the rest of the run any more."""
-        for name in names:
-            self.file(name).unlink(missing_ok=True)
-
     def superseded(self, attempt: Path) -> bool:
         """True when a later attempt exists: this one was taken for dead and must not write any more."""
         return self.attempts()[-1:] != [attempt]

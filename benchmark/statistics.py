@@ -6,6 +6,7 @@ compared on their paired differences. Missing values are never imputed here: wha
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,11 +55,11 @@ def interval(values: Iterable[float]) -> Interval:
     0.0248
     """
     data = _finite(values)
-    n, mean = len(data), float(data.mean())
+    n, mean = len(data), _mean(data)
     if n == 1:
         return Interval("value", 1, mean)
     if n < MIN_SEEDS:
-        return Interval("range", n, mean, float(data.min()), float(data.max()))
+        return Interval("range", n, mean, min(data), max(data))
     half = _t_quantile(n - 1) * _standard_error(data)
     return Interval("t", n, mean, mean - half, mean + half)
 
@@ -93,7 +94,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
     if not seeds:
         return Paired((), None)
     data = _finite(a[seed] - b[seed] for seed in seeds)
-    mean = float(data.mean())
+    mean = _mean(data)
     if len(seeds) < MIN_SEEDS:
         return Paired(seeds, mean)
     error = _standard_error(data)
@@ -136,7 +137,7 @@ def mark_best(values: Mapping[str, Mapping[int, float]], direction: Direction) -
     methods that are candidates: complete, in state ok, no reference rows. Equal means go by name.
     """
     sign = -1.0 if direction == "up" else 1.0
-    order = sorted(values, key=lambda method: (sign * float(_finite(values[method].values()).mean()), method))
+    order = sorted(values, key=lambda method: (sign * _mean(_finite(values[method].values())), method))
     marks: dict[str, set[Mark]] = {method: set() for method in values}
     if not order:
         return marks
@@ -263,8 +264,8 @@ def geometric_mean(values: Iterable[float]) -> float:
         ValueError: no value, or one that is not positive and finite.
     """
     data = _finite(values)
-    if data.min() <= 0:
-        raise ValueError(f"{data.min()} has no logarithm; a geometric mean needs positive values")
+    if min(data) <= 0:
+        raise ValueError(f"{min(data)} has no logarithm; a geometric mean needs positive values")
     return float(np.exp(np.log(data).mean()))
 
 
@@ -278,17 +279,24 @@ def _ranks(row: Floats, direction: Direction) -> Floats:
     return np.asarray(middle[block], dtype=np.float64)
 
 
-def _finite(values: Iterable[float]) -> Floats:
-    data = np.array(list(values), dtype=np.float64)
-    if not len(data) or not np.isfinite(data).all():
-        raise ValueError(f"values {data.tolist()}: expected at least one, all finite")
+def _finite(values: Iterable[float]) -> list[float]:
+    """Plain floats: for the few values of a cell, NumPy's cost per call is most of a large table's time."""
+    data = [float(value) for value in values]
+    if not data or not all(map(math.isfinite, data)):
+        raise ValueError(f"values {data}: expected at least one, all finite")
     return data
 
 
-def _standard_error(data: Floats) -> float:
-    return float(data.std(ddof=1)) / math.sqrt(len(data))
+def _mean(data: Sequence[float]) -> float:
+    return math.fsum(data) / len(data)
 
 
+def _standard_error(data: Sequence[float]) -> float:
+    mean = _mean(data)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in data) / (len(data) - 1) / len(data))
+
+
+@functools.cache
 def _t_quantile(degrees: int) -> float:
     from scipy.special import stdtrit
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from benchmark.errors import ConfigError, CorruptFile, EnvironmentProblem, neare
 from benchmark.identity import RunSpec
 from benchmark.plan import Plan
 from benchmark.provenance import run_code_digest
-from benchmark.runfolder import UNFINISHED, RunFolder, State
+from benchmark.runfolder import UNFINISHED, RunFolder, State, clock_of
 
 MAX_ATTEMPTS = 10
 """A run that the machine interrupted so often is left alone until `retry`."""
@@ -35,6 +36,11 @@ class Status:
         unfinished = self.state.name in UNFINISHED or (self.state.retriable and self.state.name != "ok")
         return self.name != "skipped" and unfinished and self.state.attempts < MAX_ATTEMPTS
 
+    @property
+    def given_up(self) -> bool:
+        """Whether the machine has interrupted it so often that `run` leaves it alone."""
+        return self.state.retriable and self.state.attempts >= MAX_ATTEMPTS
+
 
 class Store:
     """The folder `results/`: run folders below `runs/`, leaderboards below `leaderboard/`."""
@@ -42,6 +48,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.runs = root / "runs"
+        self._skew = 0.0  # the file server's clock minus this machine's, once `prepare` has measured it
 
     def folder(self, run_id: str) -> RunFolder:
         """A run's folder, which need not exist."""
@@ -50,8 +57,8 @@ class Store:
     def ids(self) -> list[str]:
         """The ids of all runs on disk, sorted."""
         try:
-            return sorted(entry.name for entry in os.scandir(self.runs) if not entry.name.startswith("."))
-        except FileNotFoundError:
+            return sorted(entry.name for entry in os.scandir(self.runs) if entry.is_dir() and entry.name[0] != ".")
+        except (FileNotFoundError, NotADirectoryError):
             return []
 
     def find(self, patterns: Iterable[str]) -> list[RunFolder]:
@@ -72,25 +79,28 @@ class Store:
             found.update({run: self.folder(run) for run in hits})
         return list(found.values())
 
-    def now(self) -> float:
-        """The clock of the file server that holds the runs, so that ages are right on a skewed machine."""
-        self.runs.mkdir(parents=True, exist_ok=True)
-        probe = self.runs / f".clock.{os.getpid()}"
+    def prepare(self) -> None:
+        """Make the folder for writing, and set this store's clock by the file server's.
+
+        Raises:
+            EnvironmentProblem: the folder cannot be made or written to.
+        """
         try:
-            probe.touch()
-            return probe.stat().st_mtime
+            self.runs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EnvironmentProblem(f"{self.runs} is not writable ({error.strerror}).") from error
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink()
+            raise EnvironmentProblem(f"{self.runs} cannot be created ({error.strerror}). Choose --results.") from error
+        self._skew = clock_of(self.runs) - time.time()
+
+    def state(self, run_id: str) -> State:
+        """What has become of a run, its age told by this store's clock."""
+        return self.folder(run_id).state(time.time() + self._skew)
 
     def statuses(self, specs: Mapping[str, RunSpec]) -> dict[str, Status]:
-        """The status of every run of a plan; `specs` is in plan order, needs first."""
-        existing, now = set(self.ids()), self.now()
+        """The status of every run of a plan; `specs` is in plan order, needs first. Writes nothing."""
+        existing = set(self.ids())
         result: dict[str, Status] = {}
         for run_id, spec in specs.items():
-            state = self.folder(run_id).state(now) if run_id in existing else State("new")
+            state = self.state(run_id) if run_id in existing else State("new")
             result[run_id] = status_of(spec, state, result)
         return result
 
@@ -112,7 +122,10 @@ def status_of(spec: RunSpec, state: State, earlier: Mapping[str, Status]) -> Sta
             other = earlier.get(need)
             if other is not None and other.name not in ("done", "stale", "running") and not other.to_do:
                 return Status("skipped", state, f"needs {need} ({other.name})")
-    return Status(state.name, state, _note(state))
+    status = Status(state.name, state, _note(state))
+    if status.given_up:
+        return Status(state.name, state, f"{status.note} (left alone after {state.attempts} attempts)".strip())
+    return status
 
 
 def current_code(spec: RunSpec) -> str:

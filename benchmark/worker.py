@@ -23,18 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.child import run_in_child, stopped_record
+from benchmark.child import TIME_LIMIT, run_in_child, stopped_record
 from benchmark.errors import BenchError, CorruptBitstream, CorruptFile, PredictionError
 from benchmark.files import write_json
 from benchmark.identity import RunSpec
-from benchmark.operation import Operation
+from benchmark.operation import BUSY_EXIT, Operation
 from benchmark.problem import MissingNeedError
 from benchmark.provenance import environment, run_code_digest
 from benchmark.publish import check_evaluated, check_fitted, publish
 from benchmark.registry import load_plugin_file
-from benchmark.runfolder import EVALUATED, HEARTBEAT_SECONDS, RunFolder, abandon, write_heartbeat
+from benchmark.runfolder import HEARTBEAT_SECONDS, RunFolder, abandon, write_heartbeat
 
-BUSY_EXIT = 3
 LAST_LINES = 20
 
 
@@ -58,7 +57,6 @@ def work(folder: str, seen: int | None = None) -> int:
                     load_plugin_file(plugin)
                 write_json(attempt / "env.json", _record_of(spec, operation))
                 if not _fitted(run):
-                    run.drop((*EVALUATED, "fit.json"))  # predictions of other bytes than those to come
                     supervisor.phase("fit", spec, operation)
                 if not _predicted(run):
                     supervisor.phase("evaluate", spec, operation)
@@ -108,7 +106,7 @@ class _Supervisor:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._stop = signal.Signals(number).name
@@ -157,7 +155,7 @@ class _Supervisor:
 
     def _over_time(self, operation: Operation) -> str | None:
         limit = operation.time_limit_seconds
-        return "time limit" if limit is not None and time.monotonic() - self._begun > limit else None
+        return TIME_LIMIT if limit is not None and time.monotonic() - self._begun > limit else None
 
     def beat(self, phase: str) -> None:
         self._phase = phase

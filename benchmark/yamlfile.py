@@ -14,6 +14,7 @@ from benchmark.errors import ConfigError
 Place = tuple[str | int, ...]
 
 COMMAND_LINE = "command line"
+PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def parse(text: str, source: str) -> Marked:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{source}{line}: not valid YAML: {error.problem or error.context}.") from error
+        place = f"{source}:{mark.line + 1}" if mark else source
+        raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}.") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
@@ -84,6 +85,8 @@ def _check_keys(loader: yaml.SafeLoader, root: yaml.Node, source: str) -> None:
     def visit(node: yaml.Node, parents: tuple[yaml.Node, ...]) -> None:
         if any(node is parent for parent in parents):
             raise ConfigError(f"{source}:{_line(node)}: a value contains itself through an alias. Spell it out.")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in PLAIN_TAGS:
+            raise ConfigError(f"{source}:{_line(node)}: not valid YAML: the tag '{node.tag}' has no meaning here.")
         seen: set[Any] = set()
         for key_node, child in _children(node):
             if key_node is not None:

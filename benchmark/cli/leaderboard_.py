@@ -13,6 +13,7 @@ from benchmark.cli.options import json_option, plugin_option, results_option, st
 @click.command("leaderboard")
 @study_options
 @click.option("--sort", default="nll", show_default=True, help="metric to sort by; a leading '-' reverses")
+@click.option("--columns", help="metrics in place of the usual ones (nll,brier), or beside them (+brier,+aurc)")
 @click.option("--per-seed", is_flag=True, help="show the value of every seed")
 @click.option(
     "--format", "form", type=click.Choice(["terminal", "markdown", "csv"]), default="terminal", show_default=True
@@ -25,6 +26,7 @@ def command(
     results: Path,
     as_json: bool,
     sort: str,
+    columns: str | None,
     per_seed: bool,
     form: str,
     out: Path | None,
@@ -50,7 +52,8 @@ def command(
     statuses = store.statuses(planned.specs if planned else specs)
     name = planned.study.name if planned else "all"
     records = leaderboard.collect(store, specs, statuses)
-    board = leaderboard.build(records, sort=sort, title=name)
+    chosen = [text.strip() for text in columns.split(",")] if columns else None
+    board = leaderboard.build(records, columns=chosen, sort=sort, title=name)
     if as_json:
         from benchmark.cli.options import echo_json
 

@@ -6,12 +6,13 @@ Exit codes: 0 all well, 1 some runs failed, 2 wrong usage, 3 environment.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
 import click
 
-from benchmark.errors import BenchError, nearest
+from benchmark.errors import BenchError, EnvironmentProblem, nearest
 
 VERBS = {
     "list": "methods, tasks, networks, launchers and studies that are installed",
@@ -68,6 +69,7 @@ def main(args: list[str] | None = None) -> Any:
     """Entry point of the command; never shows a traceback for an error that the user can mend."""
     try:
         code = cli.main(args=args, standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
@@ -79,7 +81,10 @@ def main(args: list[str] | None = None) -> Any:
     except KeyboardInterrupt:
         click.echo("bnnbench: stopped. Start the same command again to go on.", err=True)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader (`head`, a pager) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # text of the operating system: what, and which file
+        click.echo(f"bnnbench: {error}", err=True)
+        sys.exit(EnvironmentProblem.exit_code)
     sys.exit(code if isinstance(code, int) else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import IO
 
 from rich import box
 from rich.console import Console
@@ -64,10 +65,10 @@ def style_of(status: str) -> str:
     return STYLES.get(status, "red")
 
 
-def console() -> Console:
-    """The console for tables: plain and wide when piped."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(width=max(out.width, 120), highlight=False)
+def console(file: IO[str] | None = None) -> Console:
+    """The console for tables, on standard output unless told otherwise: plain and wide when piped."""
+    out = Console(highlight=False, file=file)
+    return out if out.is_terminal else Console(width=max(out.width, 120), highlight=False, file=file)
 
 
 def _escaped(text: str) -> str:

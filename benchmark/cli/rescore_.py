@@ -32,12 +32,15 @@ def command(run: tuple[str, ...], all_runs: bool, plugins: tuple[Path, ...], res
     folders = store.find(run) if run else [store.folder(run_id) for run_id in store.ids()]
     outcomes: dict[str, str] = {}
     for folder in folders:
-        if not folder.file("predictions.npz").is_file():
+        if not folder.file("predictions.npz").is_file() or not folder.file("evaluation.json").is_file():
             outcomes[folder.id] = "skipped: no stored predictions"
+            continue
+        if folder.state().name == "running":
+            outcomes[folder.id] = "skipped: running"
             continue
         try:
             outcomes[folder.id] = _rescored(folder)
-        except (BenchError, FileNotFoundError) as error:
+        except (BenchError, OSError) as error:
             outcomes[folder.id] = f"failed: {error}"
     failed = [text for text in outcomes.values() if text.startswith("failed")]
     if as_json:

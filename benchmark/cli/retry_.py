@@ -31,6 +31,8 @@ def command(
 ) -> int:
     """Run again what failed: the runs that RUN names (an id, a part of one, a pattern), or all with --failed.
 
+    Finished runs are run again only when they are named and --afresh is given.
+
     \b
     Examples:
       bnnbench retry digits.resnet20.map.s0
@@ -42,6 +44,7 @@ def command(
     from benchmark.store import in_order_of_needs
 
     store = store_at(results)
+    store.prepare()
     if bool(run) == all_failed:
         raise ConfigError("name the runs to retry, or give --failed (and not both).")
     chosen = choose_launcher(launcher, {}, settings, plugins)
@@ -49,7 +52,7 @@ def command(
     statuses = store.statuses(specs)
     failed = {run_id for run_id, status in statuses.items() if status.name in (*FAILURES, "corrupt")}
     named = {folder.id for folder in store.find(run)} if run else failed
-    takes_up = (*FAILURES, "corrupt", "new", "skipped")
+    takes_up = (*FAILURES, "corrupt", "new", "skipped", *(("done", "stale") if afresh and run else ()))
     wanted = {run_id for run_id in named if run_id in specs and statuses[run_id].name in takes_up}
     for run_id, spec in specs.items():
         if statuses[run_id].name == "skipped" and any(need in wanted for need in spec.needs):

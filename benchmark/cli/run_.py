@@ -77,6 +77,7 @@ def command(
     chosen = choose_launcher(launcher, study.launcher, settings, plugins)
     planned = plan(study)
     store = store_at(results)
+    store.prepare()
     statuses = store.statuses(planned.specs)
     again = [run_id for run_id, status in statuses.items() if _wanted_again(status.name, rerun)]
     pending = [spec for spec in planned.specs.values() if spec.id in again] if again else []
@@ -146,11 +147,21 @@ def execute(specs: Sequence[RunSpec], store: Store, chosen: tuple[Any, Any], *, 
     from benchmark.cli.watch import Watch
 
     for spec in specs:
-        store.folder(spec.id).create(spec)
+        _create(store, spec)
     launcher, config = chosen
     with Watch(store, len(specs), quiet=quiet) as watch:
         launcher.launch(specs, store, config, watch)
     return watch.failed
+
+
+def _create(store: Store, spec: RunSpec) -> None:
+    from benchmark.errors import EnvironmentProblem
+
+    folder = store.folder(spec.id)
+    try:
+        folder.create(spec)
+    except OSError as error:
+        raise EnvironmentProblem(f"{folder.path} cannot be written ({error.strerror}).") from error
 
 
 def report(name: str, statuses: dict[str, Any], ran: int, failed: list[tuple[str, str]], *, as_json: bool) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +25,7 @@ class Watch:
 
     def __init__(self, store: Store, total: int, *, quiet: bool = False) -> None:
         self._store, self._total = store, total
-        self._console = Console(stderr=True, quiet=True) if quiet else console()
+        self._console = Console(stderr=True, quiet=True) if quiet else _own_console()
         self._begun: dict[str, float] = {}
         self._launched = time.monotonic()
         self._running: Sequence[str] = ()
@@ -92,6 +94,15 @@ class Watch:
         return f"about {(self._total - self.finished) / rate:.0f} s left"
 
 
+def _own_console() -> Console:
+    """A console with a descriptor of its own: a worker in this very process sends standard output to its log."""
+    try:
+        file = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors="replace", buffering=1)
+    except (OSError, ValueError, AttributeError):  # captured output
+        return console()
+    return console(file)
+
+
 def progress_of(store: Store, run_id: str) -> dict[str, Any]:
     """The progress that the run's newest attempt last reported; empty when there is none."""
     attempts = store.folder(run_id).attempts()
@@ -107,5 +118,6 @@ def progress_of(store: Store, run_id: str) -> dict[str, Any]:
 def _summary(state: State) -> str:
     if state.name != "ok":
         return str(state.detail.get("message", "")).splitlines()[0] if state.detail.get("message") else ""
-    values = {name: state.detail["metrics"][name].get("value") for name in ("accuracy", "nll", "ece15")}
+    metrics = state.detail["metrics"]
+    values = {name: metrics.get(name, {}).get("value") for name in ("accuracy", "nll", "ece15")}
     return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)

@@ -23,14 +23,17 @@ from typing import Any
 
 from pydantic import Field
 
+from benchmark.errors import BenchError
 from benchmark.identity import RunSpec
 from benchmark.launch.launcher import Launcher, Watcher
-from benchmark.operation import Operation
+from benchmark.operation import BUSY_EXIT, Operation
+from benchmark.registry import METHODS, NETWORKS, TASKS
+from benchmark.runfolder import State
 from benchmark.store import Store
 
 TICK_SECONDS = 0.2
 ELSEWHERE_SECONDS = 1.0
-PRELOAD = ["benchmark.worker", "benchmark.phases", "timm"]
+PRELOAD = "benchmark.launch.warm"
 
 
 class LocalConfig(Operation):
@@ -49,8 +52,12 @@ class Local(Launcher):
     def launch(self, specs: Sequence[RunSpec], store: Store, config: Any, watcher: Watcher) -> None:
         queue = _Queue(list(specs), store, config, watcher)
         with _interruptible(queue):
-            queue.run()
-        if queue.stopping:
+            try:
+                queue.run()
+            except BaseException:
+                queue.stop_workers()  # nobody is left to watch them
+                raise
+        if queue.stops:
             raise KeyboardInterrupt
 
 
@@ -60,11 +67,13 @@ class _Queue:
     store: Store
     config: LocalConfig
     watcher: Watcher
-    stopping: int = 0
+    stops: int = 0
     active: dict[str, ForkServerProcess] = field(default_factory=dict)
     _slots: dict[str, int] = field(default_factory=dict)
     _ok: set[str] = field(default_factory=set)
     _starts: Counter[str] = field(default_factory=Counter)
+    _seen: dict[str, int] = field(default_factory=dict)
+    _obeyed: int = 0
     _elsewhere: dict[str, float] = field(default_factory=dict)
     _specs: dict[str, RunSpec] = field(default_factory=dict)
 
@@ -73,11 +82,13 @@ class _Queue:
         self._workers = self.config.workers or self._gpus or max(1, cores() // self.config.threads)
         self._specs = {spec.id: spec for spec in self.waiting}
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
+        self._context.set_forkserver_preload([PRELOAD, *heavy_modules(self.waiting)])
+        self._seen = {spec.id: len(self.store.folder(spec.id).attempts()) for spec in self.waiting}
 
     def run(self) -> None:
-        while (self.waiting and not self.stopping) or self.active:
-            if not self.stopping:
+        while (self.waiting and not self.stops) or self.active:
+            self._obey()
+            if not self.stops:
                 self._start_what_can()
             self.watcher.tick(list(self.active))
             wait([process.sentinel for process in self.active.values()], timeout=TICK_SECONDS)
@@ -85,9 +96,22 @@ class _Queue:
                 self._reap(run_id)
 
     def stop(self) -> None:
-        """Ask every worker to save and stop; the second time, kill them."""
-        self.stopping += 1
-        number = signal.SIGTERM if self.stopping == 1 else signal.SIGKILL
+        """Ask for a stop; the second time, for a sudden one. Called by a signal handler, so it only takes a note."""
+        self.stops += 1
+
+    def _obey(self) -> None:
+        if self.stops == self._obeyed:
+            return
+        self._obeyed = self.stops
+        if self.stops == 1:
+            self.watcher.note("stopping: runs are asked to save (again to kill them at once)")
+        else:
+            self.watcher.note("killing runs")
+        self.stop_workers()
+
+    def stop_workers(self) -> None:
+        """Ask every worker to save and stop; kill them when a stop was asked for twice."""
+        number = signal.SIGTERM if self.stops < 2 else signal.SIGKILL
         for process in self.active.values():
             if process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -103,20 +127,31 @@ class _Queue:
             self.waiting.remove(spec)
             if verdict == "start":
                 self._start(spec)
+            elif verdict == "ended":
+                self._ended(spec.id, self.store.state(spec.id))
             else:
                 self.watcher.skipped(spec.id, verdict)
 
     def _verdict(self, spec: RunSpec) -> str:
-        """ "start", "wait", or why the run cannot be started at all."""
-        if self._elsewhere.get(spec.id, 0.0) > time.monotonic():
-            return "wait"
+        """ "start", "wait", "ended" (elsewhere), or why the run cannot be started at all."""
+        if spec.id in self._elsewhere:
+            if self._elsewhere[spec.id] > time.monotonic():
+                return "wait"
+            self._elsewhere[spec.id] = time.monotonic() + ELSEWHERE_SECONDS
+            state = self.store.state(spec.id)
+            if state.name == "running":
+                return "wait"
+            del self._elsewhere[spec.id]
+            if state.name != "new" and not state.retriable:
+                return "ended"
+            self._seen[spec.id] = len(self.store.folder(spec.id).attempts())
         ours = {waiting.id for waiting in self.waiting} | set(self.active)
         for need in spec.needs:
             if need in self._ok:
                 continue
             if need in ours:
                 return "wait"
-            state = self.store.folder(need).state()
+            state = self.store.state(need)
             if state.name == "running":
                 return "wait"
             if state.name != "ok":
@@ -128,8 +163,13 @@ class _Queue:
         run = self.store.folder(spec.id)
         slot = min(set(range(self._workers)) - set(self._slots.values()))
         device = f"cuda:{slot % self._gpus}" if self._gpus else self.config.device
-        Operation(**{**self._operation(), "device": device}).hand_over(run)
-        process = self._context.Process(target=_work, args=(str(run.path),), name=spec.id)
+        try:
+            Operation(**{**self._operation(), "device": device}).hand_over(run)
+        except (OSError, BenchError) as error:  # this run's folder cannot be used; the other runs can
+            self.watcher.note(f"{spec.id} could not be started: {error}")
+            self.watcher.ended(spec.id, self.store.state(spec.id))
+            return
+        process = self._context.Process(target=_work, args=(str(run.path), self._seen[spec.id]), name=spec.id)
         process.start()
         self._slots[spec.id] = slot
         self._starts[spec.id] += 1
@@ -142,20 +182,27 @@ class _Queue:
     def _reap(self, run_id: str) -> None:
         process = self.active.pop(run_id)
         process.join()
+        code = process.exitcode
         process.close()
         del self._slots[run_id]
-        state = self.store.folder(run_id).state()
-        if state.name == "running":  # another launcher holds it: look again later
-            self._elsewhere[run_id] = time.monotonic() + ELSEWHERE_SECONDS
+        state = self.store.state(run_id)
+        if state.name == "running" or code == BUSY_EXIT:  # another launcher holds or held it: look again later
+            self._elsewhere[run_id] = 0.0
             self._starts[run_id] -= 1
             self.waiting.append(self._specs[run_id])
             return
-        if state.name == "ok":
-            self._ok.add(run_id)
-        elif state.retriable and not self.stopping and self._starts[run_id] <= self.config.retries:
+        self._seen[run_id] = len(self.store.folder(run_id).attempts())
+        if state.retriable and not self.stops and self._starts[run_id] <= self.config.retries:
             self.watcher.note(f"{run_id} was interrupted ({state.detail.get('message', state.name)}); started again")
             self.waiting.insert(0, self._specs[run_id])
             return
+        if state.name == "new":
+            self.watcher.note(f"{run_id} could not be started: its worker ended with exit status {code}")
+        self._ended(run_id, state)
+
+    def _ended(self, run_id: str, state: State) -> None:
+        if state.name == "ok":
+            self._ok.add(run_id)
         self.watcher.ended(run_id, state)
 
 
@@ -163,24 +210,40 @@ class _Queue:
 def _interruptible(queue: _Queue) -> Iterator[None]:
     def on_signal(*_: object) -> None:
         queue.stop()
-        queue.watcher.note(
-            "stopping: runs are asked to save (again to kill them at once)" if queue.stopping == 1 else "killing runs"
-        )
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: signals are somebody else's
+        previous = {}
     try:
         yield
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _work(folder: str) -> None:
+def _work(folder: str, seen: int) -> None:
     """The worker process. Imports come after the new session, so that a signal never hits a half-started worker."""
     os.setsid()
     from benchmark.worker import work
 
-    sys.exit(work(folder))
+    try:
+        code = work(folder, seen)
+    except (OSError, BenchError) as error:  # before an attempt existed that could hold it
+        print(f"bnnbench: {folder}: {error}", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def heavy_modules(specs: Sequence[RunSpec]) -> list[str]:
+    """What the plugins of the runs declare as `preload`: modules worth importing once per launch, not once per run."""
+    plugins: dict[tuple[str, str], Any] = {}
+    for spec in specs:
+        with contextlib.suppress(BenchError):  # a plugin that cannot be loaded fails in its own runs
+            plugins["task", spec.task.name] = TASKS.get(spec.task.name)
+            plugins["network", spec.network.name] = NETWORKS.family(spec.network.name)[1]
+            plugins["method", spec.method.name] = METHODS.get(spec.method.name)
+    return list(dict.fromkeys(module for plugin in plugins.values() for module in getattr(plugin, "preload", ())))
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from benchmark.leaderboard.records import Record
 from benchmark.metrics.record import State
@@ -13,8 +14,7 @@ WITH_BASE = "train_seconds.with_base"
 """Own training seconds plus those of all runs that a run starts from."""
 
 
-@dataclass(frozen=True, slots=True)
-class SeedValue:
+class SeedValue(NamedTuple):
     """A metric of one run, in one of the four states of a metric; a run without a result is `failed`.
 
     `reason` says why there is no number; for a run without a result it begins with the run's status.

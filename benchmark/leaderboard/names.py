@@ -67,9 +67,7 @@ def table_titles(specs: Mapping[str, RunSpec]) -> dict[str, str]:
         if len({other.task.version for other in same}) > 1:
             parts.append(f"v{spec.task.version}")
         parts += _differing(spec.protocol, [other.protocol for other in same])
-        if len({(part_text(other.task), other.fingerprint) for other in same}) > len(
-            {part_text(other.task) for other in same}
-        ):
+        if len({other.fingerprint for other in same if part_text(other.task) == part_text(spec.task)}) > 1:
             parts.append(f"data {spec.fingerprint[:8]}")
         titles[key] = " ".join(parts)
     return titles

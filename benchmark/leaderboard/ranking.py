@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import fsum
 
 from benchmark.leaderboard.cell import Cell
 from benchmark.metrics.record import Direction
@@ -21,14 +22,14 @@ def natural(text: str) -> NaturalKey:
 def order(cell: Cell, direction: Direction, worst_first: bool = False) -> tuple[int, float]:
     """Where a cell stands in its column: complete numbers by `direction`, infinity, incomplete ones, failed, n/a.
 
-    `worst_first` turns the numbers round and leaves the groups: failed and n/a stay last whatever the direction. A cell that lacks seeds is never ranked among complete ones: a seed that failed would look like a win.
+    `worst_first` turns the numbers round and leaves the groups: failed and n/a stay last whatever the direction. A cell
+    that lacks seeds is never ranked among complete ones: a seed that failed would look like a win.
     """
     if cell.state == "na":
         return (4, 0.0)
     if cell.state == "failed":
         return (3, 0.0)
-    values = list(_oriented(cell, direction).values())
-    mean = sum(values) / len(values) if values and cell.state == "ok" else 0.0
+    mean = _mean(_oriented(cell, direction)) if cell.state == "ok" else 0.0
     key = -mean if (direction == "up") != worst_first else mean
     if not cell.complete:
         return (2, key)
@@ -46,9 +47,16 @@ def marks(cells: Mapping[str, Cell], direction: Direction, excluded: bool = Fals
     if excluded or direction == "none" or len(candidates) < 2:
         return {}
     found = mark_best(candidates, "up" if direction == "up" else "down")
+    if not any("best" in each for each in found.values()):  # too few seeds: only an underline, which ties share
+        first = next(row for row, each in found.items() if each)
+        found = {row: found[first] for row in candidates if _mean(candidates[row]) == _mean(candidates[first])}
     return {row: frozenset(each) for row, each in found.items() if each}
 
 
 def _oriented(cell: Cell, direction: Direction) -> dict[int, float]:
     """Values by seed; of a metric that is best at zero their sizes: errors of opposite sign must not cancel."""
     return {seed: abs(value) if direction == "zero" else value for seed, value in cell.by_seed.items()}
+
+
+def _mean(values: Mapping[int, float]) -> float:
+    return fsum(values.values()) / len(values)

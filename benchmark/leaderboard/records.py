@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.errors import CorruptFile
 from benchmark.files import canonical_json
 from benchmark.identity import Part, RunSpec
+from benchmark.leaderboard.pause import without_garbage_collection
 from benchmark.runfolder import State
 from benchmark.store import Status, Store
 
@@ -68,6 +69,7 @@ class Record:
         return self.result.get("code") if self.result is not None else None
 
 
+@without_garbage_collection
 def collect(store: Store, specs: Mapping[str, RunSpec], statuses: Mapping[str, Status] | None = None) -> list[Record]:
     """A record of every run of `specs` (id -> specification), in that order.
 

@@ -14,6 +14,7 @@ from benchmark.leaderboard.cell import Cell, cell
 from benchmark.leaderboard.columns import BY_NAME, FLOORS, Column, check_sort, choose, column
 from benchmark.leaderboard.comparable import withheld_columns
 from benchmark.leaderboard.names import row_names, short_settings, table_titles
+from benchmark.leaderboard.pause import without_garbage_collection
 from benchmark.leaderboard.ranking import marks, natural, order
 from benchmark.leaderboard.records import Record, part_text
 from benchmark.leaderboard.versions import metric_versions
@@ -141,6 +142,7 @@ class Leaderboard:
         return tuple(record for record in self.records if not record.finished)
 
 
+@without_garbage_collection
 def build(
     records: Iterable[Record], columns: Sequence[str] | None = None, sort: str = "nll", title: str = ""
 ) -> Leaderboard:

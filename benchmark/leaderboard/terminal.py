@@ -34,11 +34,11 @@ def print_terminal(leaderboard: Leaderboard, per_seed: bool = False, console: Co
         console.print("No runs.")
         return
     for table in leaderboard.tables:
-        console.print()
         console.print(_styled(table.title, "bold"), soft_wrap=True)
         console.print(_styled(text.caption(table), "dim"), soft_wrap=True)
         for part in _parts(table, console, per_seed):
-            console.print(part)
+            console.print(part, crop=False)
+            console.print()
         for note in table.notes:
             console.print(_styled(note, "dim"), soft_wrap=True)
     _print_missing(leaderboard, console)
@@ -74,10 +74,10 @@ def _parts(table: Table, console: Console, per_seed: bool) -> list[RichTable]:
     """The table as one or more tables that fit; every one has the labels and the coverage."""
     lines = _lines(table, console.is_terminal, per_seed)
     head, body = lines[0], lines[1:]
-    widths = [max(_width(line[i]) for line in lines if line[i] is not None) for i in range(len(head))]
+    widths = [max(line[i].cell_len for line in lines) for i in range(len(head))]
     label = max(MIN_LABEL, min(widths[0], max(console.width // 4, MIN_LABEL)))
     groups = _wrapped(widths[2:], console.width - label - widths[1] - 2 * PADDING)
-    return [_rich(head, body, [0, 1, *(i + 2 for i in group)], label, console.width) for group in groups]
+    return [_rich(head, body, [0, 1, *(i + 2 for i in group)], widths, label, console.width) for group in groups]
 
 
 def _wrapped(widths: Sequence[int], room: int) -> list[list[int]]:
@@ -97,14 +97,12 @@ Line = list["Text"]
 
 
 def _lines(table: Table, rich: bool, per_seed: bool) -> list[Line]:
-    """Header and rows as cells; a line of one cell is the name of a network."""
+    """Header and rows as cells of equal number; a line with one filled cell is the name of a network."""
     head = ["", "n/N", *(column.title for column in table.columns)]
     head.insert(_draws_position(table), "S")
     lines = [[_styled(each, "bold") for each in head]]
-    several = len(table.blocks) > 1 or bool(table.blocks)
     for block in table.blocks:
-        if several:
-            lines.append([_styled(block.network, "bold cyan"), *[_styled("", "")] * (len(head) - 1)])
+        lines.append([_styled(block.network, "bold cyan"), *[_styled("", "")] * (len(head) - 1)])
         for row in block.rows:
             lines.append(_row(table, row, rich))
             if per_seed:
@@ -137,7 +135,7 @@ def _cell(row: Row, metric: str, rich: bool) -> Text:
     if state == "na":
         return _styled(shown, "dim")
     if not rich:
-        return _styled(shown + (BEST if "best" in marks else SECOND if marks else ""), "")
+        return _styled(shown + (BEST if "best" in marks else SECOND if marks else " "), "")
     return _styled(
         shown, " ".join(style for mark, style in (("best", "bold"), ("second", "underline")) if mark in marks)
     )
@@ -157,19 +155,19 @@ def _seed_rows(table: Table, row: Row) -> list[Line]:
     return lines
 
 
-def _rich(head: Line, body: list[Line], positions: list[int], label: int, width: int) -> RichTable:
+def _rich(
+    head: Line, body: list[Line], positions: list[int], widths: Sequence[int], label: int, room: int
+) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
 
+    needed = label + sum(widths[i] + PADDING for i in positions[1:])
     shown = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, PADDING, 0, 0))
-    for i in positions:
-        if i == 0:
-            shown.add_column(head[i], overflow="fold", max_width=label)
-        else:
-            # min_width keeps rich from cutting a number on a terminal that is narrower than one column
-            shown.add_column(
-                head[i], no_wrap=True, justify="right", min_width=max(_width(line[i]) for line in [head, *body])
-            )
+    if needed > room:
+        shown.width = needed  # a terminal narrower than one number: let it wrap the line rather than lose digits
+    shown.add_column(head[0], overflow="fold", max_width=label)
+    for i in positions[1:]:
+        shown.add_column(head[i], no_wrap=True, justify="right", min_width=widths[i])
     for line in body:
         shown.add_row(*(line[i] for i in positions))
     return shown
@@ -179,7 +177,6 @@ def _print_missing(leaderboard: Leaderboard, console: Console) -> None:
     missing = leaderboard.missing
     if not missing:
         return
-    console.print()
     console.print(_styled(text.missing_summary(missing), "bold yellow"), soft_wrap=True)
     for record in missing[:LISTED]:
         console.print(_styled(f"  {record.run}  {text.missing_text(record)}", ""), soft_wrap=True)
@@ -187,11 +184,7 @@ def _print_missing(leaderboard: Leaderboard, console: Console) -> None:
         console.print(_styled(f"  ... {len(missing) - LISTED} more   (bnnbench status)", ""), soft_wrap=True)
 
 
-def _width(shown: Text) -> int:
-    return shown.cell_len
-
-
 def _styled(content: str, style: str) -> Text:
     from rich.text import Text
 
-    return Text(content, style=style)
+    return Text.assemble((content, style))  # not a style of the whole cell: an underline must not run into its padding

@@ -19,7 +19,7 @@ CALIBRATED = "≈"
 NOTHING = "–"
 UNFINISHED = ("new", "running", "lost")
 """Statuses that are no failure (yet), in lower case."""
-REFRESH = "bnnbench retry"
+REFRESH = "bnnbench run ... --rerun stale"
 LISTED = 4
 """Runs that a footnote names; the rest is counted."""
 
@@ -59,8 +59,9 @@ def is_incomplete(cell: Cell) -> bool:
 
 
 def status_text(cell: Cell) -> str:
-    """Why a cell has no number: the statuses of its runs, failures in capitals."""
-    return "/".join(dict.fromkeys(status_word(reason) for reason in cell.reasons)) or "FAILED"
+    """Why a cell has no number: failures in capitals, `OOM`; `running` or `new` while nothing has failed."""
+    words = sorted({status_word(reason) for reason in cell.reasons})
+    return "/".join([word for word in words if word not in UNFINISHED] or words) or "FAILED"
 
 
 def status_word(reason: str) -> str:
@@ -90,7 +91,8 @@ def caption(table: Table) -> str:
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     noun = "seed" if counts == [1] else "seeds"
     if counts[-1] >= MIN_SEEDS:
-        spread = f"mean ± 95% t-interval, {seeds} {noun}"
+        pairs = any(row.finished == 2 for row in table.rows)
+        spread = f"mean ± 95% t-interval, {seeds} {noun}" + (" ([range] where there are two)" if pairs else "")
     elif counts[-1] == 2:
         spread = f"mean [range], {seeds} {noun}"
     else:
@@ -114,7 +116,7 @@ def footnotes(leaderboard: Leaderboard) -> list[str]:
     stale = [record for row in leaderboard.rows for record in row.stale]
     lines = []
     if stale:
-        lines.append(f"{STALE} {_count(stale)} of earlier code; to run again: {REFRESH} {_some(stale)}")
+        lines.append(f"{STALE} {_count(stale)} of earlier code ({REFRESH} makes them anew): {_some(stale)}")
     return lines
 
 

@@ -17,16 +17,23 @@ def metric_versions(records: Iterable[Record]) -> dict[str, int]:
     Raises:
         ConfigError: two versions of one metric; names the metric, the versions, the runs and the command that mends it.
     """
-    found: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))
+    runs = list(records)
+    pairs = sorted({(entry["metric"], entry["version"]) for record in runs for entry in record.metrics.values()})
+    versions = dict(pairs)
+    if len(versions) < len(pairs):
+        mixed = {name for name, version in pairs if versions[name] != version}
+        raise ConfigError(_message(_runs_by_version(runs, mixed)))
+    return versions
+
+
+def _runs_by_version(records: list[Record], names: set[str]) -> dict[str, dict[int, list[str]]]:
+    """Metric -> version -> the runs that have it."""
+    found: dict[str, dict[int, set[str]]] = {name: defaultdict(set) for name in sorted(names)}
     for record in records:
         for entry in record.metrics.values():
-            runs = found[entry["metric"]][entry["version"]]
-            if not runs or runs[-1] is not record.run:  # several OOD sets are one metric of one run
-                runs.append(record.run)
-    mixed = {name: versions for name, versions in sorted(found.items()) if len(versions) > 1}
-    if mixed:
-        raise ConfigError(_message(mixed))
-    return {name: next(iter(versions)) for name, versions in sorted(found.items())}
+            if entry["metric"] in found:
+                found[entry["metric"]][entry["version"]].add(record.run)
+    return {name: {version: sorted(runs) for version, runs in each.items()} for name, each in found.items()}
 
 
 def _message(mixed: dict[str, dict[int, list[str]]]) -> str:
@@ -34,7 +41,7 @@ def _message(mixed: dict[str, dict[int, list[str]]]) -> str:
     for name, versions in mixed.items():
         lines.append(f"metric '{name}' has {len(versions)} versions in these runs, and a table never mixes them:")
         for version in sorted(versions):
-            lines.append(f"  version {version} in {len(versions[version])} run(s): {_some(sorted(versions[version]))}")
+            lines.append(f"  version {version} in {len(versions[version])} run(s): {_some(versions[version])}")
         old |= dict.fromkeys(run for version in versions if version != max(versions) for run in versions[version])
     return "\n".join(
         [*lines, f"Compute the older ones again, without training:\n  bnnbench rescore {_some(sorted(old), ' ')}"]

@@ -83,7 +83,10 @@ def fit_mean_field(problem: Problem, ctx: RunContext, config: MeanFieldConfig) -
             travel=config.travel,
             clamp=config.clamp,
             remembered={"sigma": start},
-            measures=lambda: kl_facts(prior, state.mu, state.psi),
+            measures=lambda: {
+                **kl_facts(prior, state.mu, state.psi),
+                "clamped": clamped_fraction(state.psi.flat, log_sd_limits(prior)),
+            },
         )
     facts |= start.facts() | psi_facts(start.initial({name: base[name] for name in selection.bayesian}), state.psi)
     facts["clamped"] = _clamped(state, prior) if config.clamp and config.epochs > 0 else 0.0

@@ -372,7 +372,7 @@ def test_patience_without_validation_data_is_refused(tmp_path):
         ({"patience": 2, "select": "last"}, "'patience'.*'select: last'"),
         ({"milestones": [0.6, 0.3]}, "'milestones' must ascend"),
         ({"milestones": [0.5, 1.0]}, "less than 1"),
-        ({"preset": "wnr"}, "preset 'wnr' is unknown. Did you mean 'wrn'"),
+        ({"preset": "wnr"}, r"Did you mean 'wrn'\?"),
         ({"learning_rate": 0.1}, "Extra inputs"),
     ],
 )

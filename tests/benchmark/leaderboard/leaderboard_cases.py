@@ -107,7 +107,9 @@ def failed(run: RunSpec, status: str = "oom", message: str = "CUDA out of memory
 
 def over_seeds(method: str, nlls: Iterable[float], **more: Any) -> list[Record]:
     """A row: one finished run per NLL, seeds from 0 on; `more` are arguments of `spec` or other metrics."""
-    placed = {key: more.pop(key) for key in ("network", "task", "given", "config", "task_config", "protocol") if key in more}
+    placed = {
+        key: more.pop(key) for key in ("network", "task", "given", "config", "task_config", "protocol") if key in more
+    }
     return [done(spec(method, seed, **placed), nll=nll, **more) for seed, nll in enumerate(nlls)]
 
 
@@ -116,7 +118,9 @@ def study() -> list[Record]:
     wide = {"given": {"components": 64}, "config": {"components": 64, "epochs": 3}}
     records = over_seeds("map", (0.3124, 0.3180, 0.3097), ece15=0.0412, gap=0.031)
     records += over_seeds("mean_field", (0.2871, 0.2903, 0.2866), accuracy=0.9233, ece15=0.0141, gap=0.004)
-    records += over_seeds("2dgbnn", (0.2875, 0.2899, 0.2871), **wide, bytes=1_234_567, ratio_fp32=36.2, ece15=0.02, gap=-0.0031)
+    records += over_seeds(
+        "2dgbnn", (0.2875, 0.2899, 0.2871), **wide, bytes=1_234_567, ratio_fp32=36.2, ece15=0.02, gap=-0.0031
+    )
     records[-1] = done(records[-1].spec, "stale", 95.32, nll=0.2880, bytes=1_240_000, ratio_fp32=36.1, ece15=0.021)
     records += over_seeds("pwfn", (0.3501, 0.3555))
     records.append(failed(spec("pwfn", 2)))
