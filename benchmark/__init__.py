@@ -1,6 +1,7 @@
 """bnnbench: a comparative benchmark suite for Bayesian neural networks. What a plugin author imports, and nothing else.
 
-Names are loaded on first use, so that a module which only declares a method or a task stays cheap to import.
+Names are loaded on first use, so that a module which only declares a method or a task stays cheap to import. No name
+is that of a module of the package: importing the module would put it in the name's place.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from benchmark.data import Split
     from benchmark.errors import BenchError, ConfigError, CorruptBitstream, Diverged, nearest, unknown
     from benchmark.posteriors import PointMass, WeightSamples
-    from benchmark.predict import Pool, Predictive, draw_log_probs, predict
+    from benchmark.predict import Pool, Predictive, draw_log_probs
     from benchmark.seeds import seed_from
     from benchmark.weights import copy_of, forward, load_into, weights_of
 
@@ -50,7 +51,7 @@ _HOME = {
     "benchmark.data": ("Split",),
     "benchmark.errors": ("BenchError", "ConfigError", "CorruptBitstream", "Diverged", "nearest", "unknown"),
     "benchmark.posteriors": ("PointMass", "WeightSamples"),
-    "benchmark.predict": ("Pool", "Predictive", "draw_log_probs", "predict"),
+    "benchmark.predict": ("Pool", "Predictive", "draw_log_probs"),
     "benchmark.seeds": ("seed_from",),
     "benchmark.weights": ("copy_of", "forward", "load_into", "weights_of"),
 }
@@ -86,7 +87,6 @@ __all__ = [
     "forward",
     "load_into",
     "nearest",
-    "predict",
     "require_finite",
     "seed_from",
     "unknown",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import logging
 import os
 import resource
 import signal
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # torch imports both in the middle of its first seeded call: 1 s, in every child anew
+import torch._inductor.config
 
 from benchmark.cost import peak_memory
 from benchmark.errors import CorruptFile, EnvironmentProblem
@@ -238,6 +241,7 @@ def _enter_child(parent: int, stop: _Stop | None, operation: Operation) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL if stop is None else stop.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(levelname)s: %(message)s", force=True)
     if operation.memory_limit_gib is not None:
         limit, hard = int(operation.memory_limit_gib * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

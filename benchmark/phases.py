@@ -191,7 +191,7 @@ def _lossless(run: RunFolder, spec: RunSpec, posterior: Posterior, device: torch
         return True
     network = network_of(spec, seed_from("architecture"), device)
     arrays = _predictions(spec, network, posterior, draws, device)
-    _save_arrays(run, "before.npz", {"test.log_probs": arrays["test.log_probs"], "test.labels": arrays["test.labels"]})
+    _save_arrays(run, "before.npz", arrays)
     return False
 
 

@@ -121,7 +121,7 @@ class RunFolder:
         """Folders of the attempts so far, oldest first."""
         try:
             names = [entry.name for entry in os.scandir(self.path / "attempts") if entry.name.isdigit()]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [self.path / "attempts" / name for name in sorted(names, key=int)]
 

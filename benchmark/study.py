@@ -17,8 +17,7 @@ from benchmark.config import Config
 from benchmark.errors import ConfigError, UnknownNameError, nearest, unknown
 from benchmark.identity import Protocol
 from benchmark.registry import METHODS, NETWORKS, TASKS
-from benchmark.settings import brief as _brief
-from benchmark.settings import expand_axes, explain
+from benchmark.settings import brief, expand_axes, explain
 from benchmark.studies import FOLDER as BUILT_IN
 from benchmark.yamlfile import COMMAND_LINE, Marked, Place, parse
 
@@ -61,15 +60,14 @@ def find_study(name: str) -> Path:
     built_in = {p.stem: p for p in sorted(BUILT_IN.glob("*.yaml"))}
     if path.is_file():
         return path
-    if path.suffix in (".yaml", ".yml") or path.is_dir():
-        if path.is_dir() and name not in built_in:
-            raise ConfigError(f"study '{name}' is a folder; name a .yaml file.")
-        if not path.is_dir():
-            beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-            raise ConfigError(f"study '{name}': no such file.{nearest(path.name, beside)}")
-    if name not in built_in:
-        raise ConfigError(unknown("study", name, built_in) + "\n  or the path of a .yaml file")
-    return built_in[name]
+    if name in built_in:
+        return built_in[name]
+    if path.is_dir():
+        raise ConfigError(f"study '{name}' is a folder; name a .yaml file.")
+    if path.suffix in (".yaml", ".yml"):
+        beside = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise ConfigError(f"study '{name}': no such file.{nearest(path.name, beside)}")
+    raise ConfigError(unknown("study", name, built_in) + "\n  or the path of a .yaml file")
 
 
 def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
@@ -91,7 +89,7 @@ def study_from_flags(overrides: Mapping[str, Any]) -> Study:
 
 def _overridden(marked: Marked, overrides: Mapping[str, Any], default_name: str) -> Marked:
     if not isinstance(marked.value, dict):
-        found = "is empty" if marked.value is None else f"holds {_brief(marked.value)}"
+        found = "is empty" if marked.value is None else f"holds {brief(marked.value)}"
         raise ConfigError(f"{marked.where(())}: a study is a mapping with the keys {', '.join(KEYS)}; this {found}.")
     value = {"name": default_name, **marked.value}
     flags: set[Place] = set()
@@ -250,7 +248,7 @@ def _excludes(marked: Marked) -> Iterator[dict[str, str]]:
             if not isinstance(text, str | int):
                 raise ConfigError(
                     f"{marked.where((*place, key))}: '{key}' of a pattern is one name, with * and ? if you like, "
-                    f"got {_brief(text)}. For several, write several patterns."
+                    f"got {brief(text)}. For several, write several patterns."
                 )
         yield {key: str(text) for key, text in pattern.items()}
 
@@ -285,7 +283,7 @@ def _text(marked: Marked, key: str, default: str | None = None) -> str:
 
 def _validated(model: type[Config], given: Any, marked: Marked, place: Place) -> Any:
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{marked.where(place)}: '{place[-1]}' must be a mapping, got {_brief(given)}.")
+        raise ConfigError(f"{marked.where(place)}: '{place[-1]}' must be a mapping, got {brief(given)}.")
     for key in given:
         if not isinstance(key, str):
             raise ConfigError(unknown("setting", str(key), model.model_fields, marked.where((*place, key))))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.child import TIME_LIMIT, run_in_child, stopped_record
-from benchmark.errors import BenchError, CorruptBitstream, CorruptFile, PredictionError
+from benchmark.errors import BenchError, ConfigError, CorruptBitstream, CorruptFile, PredictionError
 from benchmark.files import write_json
 from benchmark.identity import RunSpec
 from benchmark.operation import BUSY_EXIT, Operation
@@ -45,6 +45,8 @@ def work(folder: str, seen: int | None = None) -> int:
     Returns the exit status: 0 result published, 1 a failure is recorded, 3 another process holds the run.
     """
     run = RunFolder(Path(folder).absolute())  # whatever directory a method changes to
+    if not run.path.is_dir():
+        raise ConfigError(f"{run.path} is not the folder of a run.")
     attempt = run.claim(seen)
     if attempt is None:
         return BUSY_EXIT
@@ -284,4 +286,7 @@ def _logged_to(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(work(sys.argv[1]))
+    try:
+        sys.exit(work(sys.argv[1]))
+    except (BenchError, OSError) as problem:  # before an attempt existed that could hold it
+        sys.exit(f"bnnbench: {problem}")

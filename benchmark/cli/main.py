@@ -70,15 +70,13 @@ def main(args: list[str] | None = None) -> Any:
     try:
         code = cli.main(args=args, standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Abort:
-        sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except BenchError as error:
         click.echo(f"bnnbench: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):
         click.echo("bnnbench: stopped. Start the same command again to go on.", err=True)
         sys.exit(130)
     except BrokenPipeError:  # the reader (`head`, a pager) has seen enough

@@ -10,7 +10,10 @@ from methods.map.config import TrainingConfig
 from methods.map.optimisers import AdamW, Group, Optimiser, Sgd
 from methods.training import cosine
 
-SGD_LR, SGD_L2 = 0.1, 5e-4
+SGD_LR, LARGE_SGD_LR, SGD_L2 = 0.1, 0.05, 5e-4
+LARGE = 1_000_000
+"""Parameters from which on a network takes the lower SGD rate. On digits, in batches of 64, the loss of resnet18 jumps
+at 0.1 (from 0.14 to 0.71 in epoch 7 of 10) and falls steadily at 0.05; wrn-10-1 is better at 0.1 than at 0.05."""
 ADAMW_LR, PLAIN_ADAMW_LR, ADAMW_DECAY = 2e-3, 5e-3, 0.05
 """Plain: networks without layer norm (perceptrons), which take a higher rate."""
 
@@ -40,7 +43,8 @@ def recipe_for(network: nn.Module, config: TrainingConfig) -> Recipe:
     if optimiser == "auto":
         optimiser = "sgd" if has_batch_norm(network) else "adamw"
     if optimiser == "sgd":
-        lr, decay = SGD_LR, SGD_L2
+        size = sum(parameter.numel() for parameter in network.parameters())
+        lr, decay = SGD_LR if size < LARGE else LARGE_SGD_LR, SGD_L2
     else:
         lr, decay = ADAMW_LR if has_layer_norm(network) else PLAIN_ADAMW_LR, ADAMW_DECAY
     return Recipe(

@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 from benchmark import ConfigError, Problem, RunContext, Split
-from methods.mean_field.base_run import recipe_for
+from methods.mean_field.base_run import Recipe, recipe_for
 from methods.mean_field.config import MeanFieldConfig
 from methods.mean_field.posterior import Fact, GaussianPosterior
 from methods.mean_field.prior import Prior
@@ -47,13 +47,7 @@ def fit_mean_field(problem: Problem, ctx: RunContext, config: MeanFieldConfig) -
     recipe = recipe_for(config, ctx)
     selection = select(network, config.select, train_rest=config.train_rest)
     selection = keep_used(network, selection, problem.train, ctx.seed_for("probe"))
-    base = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    prior = Prior(
-        recipe.l2,
-        problem.n_train if config.n_data == "auto" else config.n_data,
-        config.kl_temperature,
-        base if config.prior_mean == "pretrained" else None,
-    )
+    prior = _prior(problem, config, recipe)
     state = MeanFieldState(network, selection)
 
     def around(purpose: Literal["sigma_search", "sigma_rescale"]) -> Around:
@@ -88,13 +82,25 @@ def fit_mean_field(problem: Problem, ctx: RunContext, config: MeanFieldConfig) -
                 "clamped": clamped_fraction(state.psi.flat, log_sd_limits(prior)),
             },
         )
-    facts |= start.facts() | psi_facts(start.initial({name: base[name] for name in selection.bayesian}), state.psi)
+    began = {name: network.get_parameter(name).detach() for name in selection.bayesian}
+    facts |= start.facts() | psi_facts(start.initial(began), state.psi)
     facts["clamped"] = _clamped(state, prior) if config.clamp and config.epochs > 0 else 0.0
     factor = rescale_sigma(around("sigma_rescale"), state.psi.flat, rescale_on) if rescale_on else 1.0
     state.psi.flat.add_(math.log(factor))
     facts["sigma_rescale"] = factor
     facts |= kl_facts(prior, state.mu, state.psi)
     return GaussianPosterior(state.mu.views, state.psi.views, state.points(), encoding=config.encoding, facts=facts)
+
+
+def _prior(problem: Problem, config: MeanFieldConfig, recipe: Recipe) -> Prior:
+    """The prior of the settings; its pretrained mean is the network's own parameters, not copied."""
+    base = {name: parameter.detach() for name, parameter in problem.network.named_parameters()}
+    return Prior(
+        recipe.l2,
+        problem.n_train if config.n_data == "auto" else config.n_data,
+        config.kl_temperature,
+        base if config.prior_mean == "pretrained" else None,
+    )
 
 
 def _clamped(state: MeanFieldState, prior: Prior) -> float:

@@ -267,6 +267,6 @@ def test_a_posterior_may_have_its_own_link():
 
 def test_draws_that_do_not_fit_the_network_are_refused_before_anything_is_predicted():
     net = network().train()
-    with pytest.raises(ConfigError, match="^weight 'nope' is not in the network"):
+    with pytest.raises(ConfigError, match=r"^weight 'nope' is not in the network"):
         predict(net, PointMass({"one.weight": torch.zeros(4, 4), "nope": torch.zeros(1)}), split(), 1, generator())
     assert net.training

@@ -119,10 +119,12 @@ def test_names_that_the_network_exempts_do_not_decay():
     assert decays(Tokens(2, 2)) == {"weight": False, "bias": False}
 
 
-def test_auto_is_sgd_with_batch_norm_and_adamw_without():
+def test_auto_depends_on_norms_and_size():
     assert recipe_for(convolutional(0), Config()) == Recipe("sgd", 0.1, 5e-4)
     assert recipe_for(perceptron(0), Config()) == Recipe("adamw", 5e-3, 0.05)
     assert recipe_for(nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 3)), Config()) == Recipe("adamw", 2e-3, 0.05)
+    large = nn.Sequential(nn.Linear(1000, 1000), nn.BatchNorm1d(1000))
+    assert recipe_for(large, Config()) == Recipe("sgd", 0.05, 5e-4)
     assert recipe_for(perceptron(0), Config(optimiser="sgd", lr=1, weight_decay=0)) == Recipe("sgd", 1.0, 0.0)
 
 
