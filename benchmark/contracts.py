@@ -170,6 +170,8 @@ class Method(ABC):
     version: ClassVar[int] = 1
     """Raised when its numbers change for equal settings."""
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Slow modules that runs with this method import; a launcher may import them once for all its workers."""
 
     def needs(self, config: Any) -> tuple[Need, ...]:
         """Runs to start from, the base network first. Empty: the method trains from initialisation."""
@@ -201,6 +203,8 @@ class Task(ABC):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     Config: ClassVar[type[Config]] = Config
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Slow modules that runs with this task import; a launcher may import them once for all its workers."""
 
     @abstractmethod
     def info(self, config: Any) -> TaskInfo:
@@ -225,6 +229,9 @@ class NetworkFamily(ABC):
     version: ClassVar[int] = 1
     forms: ClassVar[str]
     """The legal spellings, for help and error messages: `wrn-DEPTH-WIDTH, depth 6n+4, e.g. wrn-16-4`."""
+
+    preload: ClassVar[tuple[str, ...]] = ()
+    """Slow modules that runs with this family import; a launcher may import them once for all its workers."""
 
     @abstractmethod
     def check(self, network: str) -> None:

@@ -47,6 +47,7 @@ class Digits(Task):
     name = "digits"
     version = 1
     Config = DigitsConfig
+    preload = ("sklearn.datasets",)
 
     def info(self, config: DigitsConfig) -> TaskInfo:
         n_val, n_test = 10 * N_VAL_PER_CLASS, 10 * N_TEST_PER_CLASS

@@ -243,7 +243,7 @@ def heavy_modules(specs: Sequence[RunSpec]) -> list[str]:
             plugins["task", spec.task.name] = TASKS.get(spec.task.name)
             plugins["network", spec.network.name] = NETWORKS.family(spec.network.name)[1]
             plugins["method", spec.method.name] = METHODS.get(spec.method.name)
-    return list(dict.fromkeys(module for plugin in plugins.values() for module in getattr(plugin, "preload", ())))
+    return list(dict.fromkeys(module for plugin in plugins.values() for module in plugin.preload))
 
 
 def cores() -> int:

@@ -66,6 +66,7 @@ class SmallDeiT(NetworkFamily):
 
     forms = "deit-micro, deit_tiny, deit_small (patch chosen by image size)"
     names = ("deit-micro", "deit_tiny", "deit_small")
+    preload = ("timm",)
 
     def check(self, network: str) -> None:
         _check_listed(network, self.names)
@@ -107,6 +108,7 @@ class Timm(NetworkFamily):
     """Every architecture of timm, untrained, adapted to the task's channels, classes and image size."""
 
     forms = "timm:NAME, NAME as in timm.list_models() without a pretrained tag, e.g. timm:resnet18"
+    preload = ("timm",)
 
     def check(self, network: str) -> None:
         from tasks.networks.timm_names import timm_names
