@@ -20,6 +20,7 @@ import torch
 import torch._dynamo  # torch imports both in the middle of its first seeded call: 1 s, in every child anew
 import torch._inductor.config
 
+from benchmark.allocator import keep_freed_memory
 from benchmark.cost import peak_memory
 from benchmark.errors import CorruptFile, EnvironmentProblem
 from benchmark.files import read_json, write_json
@@ -250,6 +251,7 @@ def _enter_child(parent: int, stop: _Stop | None, operation: Operation) -> None:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.set_num_threads(operation.threads)
+    keep_freed_memory()
 
 
 def _lift_memory_limit() -> None:

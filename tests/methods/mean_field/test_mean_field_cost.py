@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark import Split, weights_of
+from benchmark.allocator import keep_freed_memory
 from benchmark.predict import BATCH_SIZE, predict
 from methods.mean_field.modes import only_norms_training
 from methods.mean_field.posterior import GaussianPosterior
@@ -72,19 +73,28 @@ def bayesian_step(base: torch.nn.Module) -> tuple[Callable[[torch.Tensor, torch.
 
 
 def interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of each, measured in turn after one round of warm-up."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+    """(median seconds of `first`, median over rounds of the ratio second/first), after one round of warm-up.
+
+    Ratios are taken within a round and the order alternates, because a shared machine drifts by more than the few
+    per cent that are to be shown.
+    """
+    seconds: list[tuple[float, float]] = []
     for index in range(rounds + 1):
-        for which, call in enumerate((first, second)):
+        times = {}
+        for call in (first, second) if index % 2 else (second, first):
             start = time.perf_counter()
             call()
-            if index > 0:
-                seconds[which].append(time.perf_counter() - start)
-    return statistics.median(seconds[0]), statistics.median(seconds[1])
+            times[call] = time.perf_counter() - start
+        seconds.append((times[first], times[second]))
+    ratios = [b / a for a, b in seconds[1:]]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    print(f"\nratio {middle:.3f}, quartiles {low:.3f} and {high:.3f}, over {rounds} rounds")
+    return statistics.median(a for a, _ in seconds[1:]), middle
 
 
 @pytest.fixture
 def two_threads():
+    keep_freed_memory()  # as in every run; without it page faults drown the difference
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -95,9 +105,9 @@ def test_a_training_step_costs_at_most_five_percent_more(two_threads):
     base = resnet18()
     inputs, labels = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
     plain, (noisy, _) = deterministic_step(base), bayesian_step(base)
-    a, b = interleaved(lambda: plain(inputs, labels), lambda: noisy(inputs, labels), rounds=5)
-    print(f"\ntraining step, resnet18, 128 x 3 x 32 x 32: {a:.3f} s plain, {b:.3f} s mean_field, ratio {b / a:.3f}")
-    assert b <= 1.05 * a
+    plain_seconds, ratio = interleaved(lambda: plain(inputs, labels), lambda: noisy(inputs, labels), rounds=12)
+    print(f"training step, resnet18, 128 x 3 x 32 x 32: {plain_seconds:.3f} s plain, mean_field {ratio:.3f} times that")
+    assert ratio <= 1.05
 
 
 def test_predicting_with_draws_costs_at_most_five_percent_more_than_as_many_passes(two_threads):
@@ -122,9 +132,9 @@ def test_predicting_with_draws_costs_at_most_five_percent_more_than_as_many_pass
     def predicted() -> None:
         predict(base, posterior, data, draws, torch.Generator().manual_seed(0))
 
-    a, b = interleaved(passes, predicted, rounds=5)
-    print(f"\n{draws} draws of 512 images, resnet18: {a:.3f} s of passes, {b:.3f} s predicted, ratio {b / a:.3f}")
-    assert b <= 1.05 * a
+    passes_seconds, ratio = interleaved(passes, predicted, rounds=4)
+    print(f"{draws} draws of 512 images, resnet18: {passes_seconds:.3f} s of passes, predicting {ratio:.3f} times that")
+    assert ratio <= 1.05
 
 
 def peak_bytes(of: Callable[[], object]) -> int:
