@@ -17,7 +17,8 @@ WITH_BASE = "train_seconds.with_base"
 class SeedValue(NamedTuple):
     """A metric of one run, in one of the four states of a metric; a run without a result is `failed`.
 
-    `reason` says why there is no number; for a run without a result it begins with the run's status.
+    `reason` says why there is no number; for a run without a result it begins with the run's status. `at_bound`: a
+    temperature behind the value lies at the end of its range.
     """
 
     seed: int
@@ -25,6 +26,7 @@ class SeedValue(NamedTuple):
     value: float | None = None
     se: float | None = None
     reason: str = ""
+    at_bound: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Cell:
         return {each.seed: each.value for each in self.values if each.value is not None}
 
     @property
+    def at_bound(self) -> bool:
+        """Whether a seed's temperature lies at the end of its range: no finite scale fits the validation data."""
+        return any(each.at_bound for each in self.values)
+
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why there is no number, each reason once, in the order of seeds."""
         return tuple(dict.fromkeys(each.reason for each in self.values if each.reason))
@@ -77,7 +84,8 @@ def seed_value(metric: str, record: Record) -> SeedValue:
     entry = record.metrics.get(metric)
     if entry is None:
         return SeedValue(seed, "failed", reason=f"result.json has no '{metric}'; make it anew: bnnbench rescore")
-    return SeedValue(seed, entry["state"], entry.get("value"), entry.get("se"), entry.get("reason", ""))
+    reason, at_bound = entry.get("reason", ""), bool(entry.get("extra", {}).get("at_bound"))
+    return SeedValue(seed, entry["state"], entry.get("value"), entry.get("se"), reason, at_bound)
 
 
 def aggregate(metric: str, values: Iterable[SeedValue]) -> Cell:

@@ -242,10 +242,13 @@ def _marks(rows: Mapping[str, Row], columns: Iterable[Column]) -> dict[str, dict
     """Row key -> column -> marks.
 
     A calibration error that cannot be told from calibration is no candidate; and where one row is as good as can be,
-    marking the best of the others would mislead, so that the column has no marks.
+    marking the best of the others would mislead, so that the column has no marks. Own training seconds have none
+    either: a method that adds little to an expensive base run is not the fastest.
     """
     marked: dict[str, dict[str, frozenset[Mark]]] = defaultdict(dict)
     for each in columns:
+        if each.name == "train_seconds":
+            continue
         direction: Direction = each.direction
         solved = any(row.calibrated(each.name) and row.cells[each.name].complete for row in rows.values())
         for key, found in marks({key: row.cells[each.name] for key, row in rows.items()}, direction, solved).items():

@@ -16,6 +16,7 @@ from benchmark.statistics import MIN_SEEDS
 STALE = "†"
 INCOMPLETE = "‡"
 CALIBRATED = "≈"
+AT_BOUND = "§"
 NOTHING = "–"
 UNFINISHED = ("new", "running", "lost")
 """Statuses that are no failure (yet), in lower case."""
@@ -28,7 +29,8 @@ def cell_text(row: Row, metric: str) -> str:
     """A cell of a table, without the marks of the best.
 
     n >= 3: `91.23 ±0.45`; n = 2: `91.23 [90.80, 91.66]`; a calibration error with its floor in brackets, and `≈` when
-    it is not distinguishable from calibrated; `‡` when seeds are missing.
+    it is not distinguishable from calibrated; `§` when the temperature behind it is at its bound; `‡` when seeds are
+    missing.
     """
     cell = row.cells[metric]
     if cell.state == "failed":
@@ -37,7 +39,8 @@ def cell_text(row: Row, metric: str) -> str:
     text = value_text(cell)
     if cell.state == "ok" and floor is not None and floor.interval is not None:
         text += f" ({show_number(floor.metric, floor.interval.mean)})"
-    return text + (CALIBRATED if row.calibrated(metric) else "") + (INCOMPLETE if is_incomplete(cell) else "")
+    marks = ((CALIBRATED, row.calibrated(metric)), (AT_BOUND, cell.at_bound), (INCOMPLETE, is_incomplete(cell)))
+    return text + "".join(mark for mark, holds in marks if holds)
 
 
 def value_text(cell: Cell) -> str:
@@ -106,6 +109,8 @@ def legend(leaderboard: Leaderboard) -> list[str]:
     lines = []
     if any(row.calibrated(name) for row in leaderboard.rows for name in FLOORS if name in row.cells):
         lines.append(f"{CALIBRATED} not distinguishable from calibrated (at or below the 95% noise bound)")
+    if any(cell.at_bound for cell in cells):
+        lines.append(f"{AT_BOUND} the temperature is at the end of its range: the validation data set no finite scale")
     if any(is_incomplete(cell) for cell in cells):
         lines.append(f"{INCOMPLETE} seeds are missing: over the seeds there are, not ranked")
     return lines

@@ -25,6 +25,7 @@ from benchmark.leaderboard import (
     runs_as_csv,
     write_all,
 )
+from benchmark.metrics.record import Value
 
 GOLDEN = Path(__file__).parent / "golden"
 REFRESH = "BNNBENCH_REFRESH_GOLDEN"
@@ -185,3 +186,11 @@ def test_write_all_writes_every_view_and_leaves_no_temporary_file(tmp_path: Path
     ]
     assert sorted(paths) == sorted((tmp_path / "new" / "folder").iterdir())
     assert paths[0].read_text(encoding="utf-8") == as_markdown(board())
+
+
+def test_a_temperature_at_the_end_of_its_range_is_marked_and_explained() -> None:
+    scaled = Value.ok(0.2748, 899, extra={"at_bound": True})
+    shown = as_text(build([done(spec("map"), nll_ts=scaled), done(spec("mean_field"), nll_ts=0.04)]), width=100)
+    assert "0.2748§" in shown
+    assert "§ the temperature is at the end of its range" in shown
+    assert "0.0400§" not in shown
