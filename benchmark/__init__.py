@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from benchmark.config import Config, MethodConfig
     from benchmark.context import Context, require_finite
     from benchmark.contracts import (
+        Fact,
         Method,
         Need,
         NeededRun,
@@ -21,22 +22,32 @@ if TYPE_CHECKING:
         Posterior,
         Problem,
         RunContext,
+        SplitName,
         Task,
         TaskInfo,
         Weights,
     )
-    from benchmark.data import Split
-    from benchmark.errors import BenchError, ConfigError, CorruptBitstream, Diverged, nearest, unknown
+    from benchmark.data import Augment, Split
+    from benchmark.errors import (
+        BenchError,
+        ConfigError,
+        CorruptBitstream,
+        Diverged,
+        EnvironmentProblem,
+        nearest,
+        unknown,
+    )
     from benchmark.posteriors import PointMass, WeightSamples
     from benchmark.predict import Pool, Predictive, draw_log_probs
     from benchmark.seeds import seed_from
-    from benchmark.weights import copy_of, forward, load_into, weights_of
+    from benchmark.weights import copy_of, evaluating, forward, load_into, on_device_of, weights_of
 
 _HOME = {
     "benchmark.compression": ("BitReader", "BitWriter"),
     "benchmark.config": ("Config", "MethodConfig"),
     "benchmark.context": ("Context", "require_finite"),
     "benchmark.contracts": (
+        "Fact",
         "Method",
         "Need",
         "NeededRun",
@@ -44,20 +55,30 @@ _HOME = {
         "Posterior",
         "Problem",
         "RunContext",
+        "SplitName",
         "Task",
         "TaskInfo",
         "Weights",
     ),
-    "benchmark.data": ("Split",),
-    "benchmark.errors": ("BenchError", "ConfigError", "CorruptBitstream", "Diverged", "nearest", "unknown"),
+    "benchmark.data": ("Augment", "Split"),
+    "benchmark.errors": (
+        "BenchError",
+        "ConfigError",
+        "CorruptBitstream",
+        "Diverged",
+        "EnvironmentProblem",
+        "nearest",
+        "unknown",
+    ),
     "benchmark.posteriors": ("PointMass", "WeightSamples"),
     "benchmark.predict": ("Pool", "Predictive", "draw_log_probs"),
     "benchmark.seeds": ("seed_from",),
-    "benchmark.weights": ("copy_of", "forward", "load_into", "weights_of"),
+    "benchmark.weights": ("copy_of", "evaluating", "forward", "load_into", "on_device_of", "weights_of"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "Augment",
     "BenchError",
     "BitReader",
     "BitWriter",
@@ -66,6 +87,8 @@ __all__ = [
     "Context",
     "CorruptBitstream",
     "Diverged",
+    "EnvironmentProblem",
+    "Fact",
     "Method",
     "MethodConfig",
     "Need",
@@ -78,15 +101,18 @@ __all__ = [
     "Problem",
     "RunContext",
     "Split",
+    "SplitName",
     "Task",
     "TaskInfo",
     "WeightSamples",
     "Weights",
     "copy_of",
     "draw_log_probs",
+    "evaluating",
     "forward",
     "load_into",
     "nearest",
+    "on_device_of",
     "require_finite",
     "seed_from",
     "unknown",

@@ -102,7 +102,8 @@ class CheckpointFolder:
 class PeriodicCheckpoints:
     """Decides when an offered state is saved: after `seconds` since the last save, or at once when a stop is asked for.
 
-    `wrap` adds what the suite itself must restore (generators, position in the history), `unwrap` restores it.
+    `wrap` adds what the suite itself must restore (generators, position in the history), `unwrap` restores it, or
+    returns None for a state that must not be used.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class PeriodicCheckpoints:
         *,
         seconds: float,
         wrap: Callable[[Any], Any],
-        unwrap: Callable[[Any], Any],
+        unwrap: Callable[[Any], Any | None],
         stop_requested: Callable[[], bool],
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
@@ -191,14 +192,16 @@ def _checked_key(key: Any, where: str) -> Any:
     raise TypeError(f"{where} has the key {key!r}; keys of a checkpoint are str, int, float, bool and None.")
 
 
-def torch_global_state() -> dict[str, Any]:
-    """States of torch's global generators (CPU and every initialised CUDA device)."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def torch_global_state(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's global generators of the CPU and of the run's device: other GPUs are none of its business."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
 
 
-def restore_torch_global_state(state: dict[str, Any]) -> None:
-    """The inverse of `torch_global_state`."""
+def restore_torch_global_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """The inverse of `torch_global_state`, on this or another device of the same kind."""
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -241,7 +241,7 @@ def _enter_child(parent: int, stop: _Stop | None, operation: Operation) -> None:
     _die_with(parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL if stop is None else stop.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    faulthandler.enable()
+    faulthandler.enable(file=2)  # the log, whatever this process has made of sys.stderr
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(levelname)s: %(message)s", force=True)
     if operation.memory_limit_gib is not None:
         limit, hard = int(operation.memory_limit_gib * 2**30), resource.getrlimit(resource.RLIMIT_DATA)[1]

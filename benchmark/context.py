@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from benchmark.errors import Diverged
 from benchmark.seeds import seed_everything, seed_from
 
 PROGRESS_SECONDS = 0.5
+log = logging.getLogger("bnnbench")
 
 
 class Context:
     """`RunContext` over a folder: `folder/checkpoint/` and `folder/history.jsonl`.
 
     components: what seeds are hashed from, e.g. ("digits", "resnet20", "map", 0).
+    lineage: needed run -> digest of its posterior; a checkpoint that started from others is passed over.
     checkpoint_seconds: shortest time between two saves; 0 saves at every offer.
     """
 
@@ -40,6 +43,7 @@ class Context:
         *,
         device: torch.device | str = "cpu",
         needed: Sequence[NeededRun] = (),
+        lineage: Mapping[str, str] | None = None,
         micro_batch: int | None = None,
         checkpoint_seconds: float = 60.0,
         stop_requested: Callable[[], bool] = lambda: False,
@@ -47,6 +51,7 @@ class Context:
         on_progress: Callable[[dict[str, float]], None] = lambda _: None,
     ) -> None:
         self.device = torch.device(device)
+        self._lineage = dict(lineage or {})
         self.needed: Sequence[NeededRun] = tuple(needed)
         self.micro_batch = micro_batch
         self._components = tuple(components)
@@ -94,20 +99,24 @@ class Context:
     def _wrap(self, state: dict[str, Any]) -> dict[str, Any]:
         return {
             "state": state,
+            "lineage": self._lineage,
             "generators": {key: generator.get_state() for key, generator in self._generators.items()}
             | {key: saved for key, saved in self._saved_generators.items() if key not in self._generators},
-            "torch": torch_global_state(),
+            "torch": torch_global_state(self.device),
             "numpy": _numpy_state(),
             "python": _python_state(),
             "history_bytes": self._history.flush(),
         }
 
-    def _unwrap(self, saved: dict[str, Any]) -> dict[str, Any]:
+    def _unwrap(self, saved: dict[str, Any]) -> dict[str, Any] | None:
+        if saved["lineage"] != self._lineage:
+            log.warning("The saved state started from another posterior of a needed run; starting afresh.")
+            return None
         self._saved_generators = saved["generators"]
         for key, generator in self._generators.items():
             if key in self._saved_generators:
                 generator.set_state(self._saved_generators[key])
-        restore_torch_global_state(saved["torch"])
+        restore_torch_global_state(saved["torch"], self.device)
         np.random.set_state(_numpy_from(saved["numpy"]))  # noqa: NPY002
         random.setstate(_python_from(saved["python"]))
         self._history.rewind(saved["history_bytes"])

@@ -37,8 +37,9 @@ class Need:
 class Posterior(ABC):
     """A distribution over the weights of one untouched network, that can be drawn from and written to bytes.
 
-    Weights are named as in `network.named_parameters()` and `network.named_buffers()`. A weight sample holds
-    every parameter; buffers (running statistics) that it leaves out keep the network's own values.
+    Weights are named as in `network.named_parameters()` and `network.named_buffers()`. A weight sample holds every
+    parameter and every floating-point buffer (running statistics), as `weights_of(network)` gives them, on the run's
+    device: predictions are made with a network that has nothing of its own.
     """
 
     @property
@@ -69,7 +70,8 @@ class Posterior(ABC):
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], network: nn.Module) -> Posterior:
-        """The inverse of `state`; `network` has the architecture and arbitrary weights."""
+        """The inverse of `state`; `network` has the architecture and arbitrary weights, on the run's device, where
+        the tensors of `state` are too."""
         raise NotImplementedError(f"{cls.__name__}.from_state is not defined")
 
     def encode(self, out: BitWriter) -> None:
@@ -78,8 +80,11 @@ class Posterior(ABC):
 
     @classmethod
     def decode(cls, src: BitReader, network: nn.Module) -> Posterior:
-        """The inverse of `encode`, from the bytes and the architecture alone. Default: the generic codec."""
-        return cls.from_state(src.generic(), network)
+        """The inverse of `encode`, from the bytes and the architecture alone. Default: the generic codec.
+
+        What `src` gives is on the CPU, `network` on the run's device: move tensors there (`on_device_of`)."""
+        device = next(network.parameters()).device
+        return cls.from_state({name: tensor.to(device) for name, tensor in src.generic().items()}, network)
 
     def facts(self) -> dict[str, Fact]:
         """Finite numbers and short texts worth a column: outliers, acceptance, KL per weight, ..."""

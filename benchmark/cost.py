@@ -54,6 +54,7 @@ def latency(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "draws": draws,
+        "mode": "brief" if brief else "full",
     }
     for size in LATENCY_BATCHES:
         batch = examples[torch.arange(size, device=examples.device) % len(examples)]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.errors import ConfigError, UnknownNameError
+from benchmark.errors import ConfigError, UnknownNameError, nearest
 from benchmark.identity import Part, RunSpec
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.study import Item, Study, make_item
@@ -54,6 +54,7 @@ class _Planner:
     study: Study
     cells: dict[str, Cell] = field(default_factory=dict)
     excluded: list[RunSpec] = field(default_factory=list)
+    _used: set[int] = field(default_factory=set)
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _parts: dict[int, tuple[Item, Part]] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], tuple[RunSpec, ...]] = field(default_factory=dict)
@@ -68,7 +69,22 @@ class _Planner:
                 for method in self.study.methods:
                     for seed in self.study.seeds:
                         self._add_row(method, place, part, protocol, seed)
+        self._refuse_idle_patterns()
         return Plan(self.study, tuple(self.cells.values()), tuple(self.excluded))
+
+    def _refuse_idle_patterns(self) -> None:
+        for index, pattern in enumerate(self.study.exclude):
+            if index not in self._used:
+                names = {
+                    "task": [task.name for task in self.study.tasks],
+                    "network": list(self.study.networks),
+                    "method": [method.name for method in self.study.methods],
+                    "seed": [str(seed) for seed in self.study.seeds],
+                }
+                near = "".join(nearest(text, names[key]) for key, text in pattern.items() if text not in names[key])
+                raise ConfigError(
+                    f"study '{self.study.name}': the exclude pattern {dict(pattern)} matches no run of the study.{near}"
+                )
 
     def _add_row(
         self, method: Item, task: tuple[Part, str], network: Part, protocol: Mapping[str, Any], seed: int
@@ -76,7 +92,9 @@ class _Planner:
         names = {"task": task[0].name, "network": network.name, "method": method.name, "seed": str(seed)}
         specs = self._with_needs(method, task, network, protocol, seed, ())
         own = specs[-1]
-        if any(_matches(pattern, names) for pattern in self.study.exclude):
+        hits = {index for index, pattern in enumerate(self.study.exclude) if _matches(pattern, names)}
+        if hits:
+            self._used |= hits
             self.excluded.append(own)
             return
         for spec in specs[:-1]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.contracts import Posterior, Weights
-from benchmark.weights import copy_of
+from benchmark.weights import copy_of, on_device_of
 
 if TYPE_CHECKING:
     from benchmark.compression import BitReader, BitWriter
@@ -37,7 +37,7 @@ class PointMass(Posterior):
 
     @classmethod
     def decode(cls, src: BitReader, network: nn.Module) -> PointMass:
-        return cls(src.tensors("weights"))
+        return cls(on_device_of(network, src.tensors("weights")))
 
 
 class WeightSamples(Posterior):
@@ -66,4 +66,5 @@ class WeightSamples(Posterior):
 
     @classmethod
     def decode(cls, src: BitReader, network: nn.Module) -> WeightSamples:
-        return cls([src.tensors(f"member.{index}") for index in range(src.json("members"))])
+        stored = [src.tensors(f"member.{index}") for index in range(src.json("members"))]
+        return cls([on_device_of(network, member) for member in stored])

@@ -104,6 +104,12 @@ def needed_runs(run: RunFolder, spec: RunSpec, device: torch.device) -> tuple[Ne
     return tuple(_needed_run(RunFolder(run.path.parent / need), device) for need in spec.needs)
 
 
+def posteriors_of_needs(run: RunFolder, spec: RunSpec) -> dict[str, str]:
+    """Run id -> SHA-256 of the posterior that the run has now, for every run that `spec` needs."""
+    results = {need: RunFolder(run.path.parent / need).result() for need in spec.needs}
+    return {need: result["posterior"]["sha256"] for need, result in results.items() if result is not None}
+
+
 def _needed_run(folder: RunFolder, device: torch.device) -> NeededRun:
     result = folder.result()
     if result is None:

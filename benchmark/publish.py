@@ -6,6 +6,8 @@ Pure reading and arithmetic: no torch, no training, the same digits now and year
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,14 @@ FIT_KEYS = (
 EVALUATION_KEYS = ("predict_seconds", "draws", "codec", "sections", "weights", "macs", "latency")
 
 
-def publish(run: RunFolder, spec: RunSpec, earlier: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Score the run's stored predictions and write `result.json`; returns its content.
+def publish(
+    run: RunFolder,
+    spec: RunSpec,
+    earlier: dict[str, Any] | None = None,
+    before_write: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Score the run's stored predictions and write `result.json`; returns its content. Saved states, which nobody
+    needs any more, are removed then.
 
     earlier: the result that this one replaces (`rescore`): when and by what code the run was made stays as it was.
 
@@ -47,7 +55,9 @@ def publish(run: RunFolder, spec: RunSpec, earlier: dict[str, Any] | None = None
     result = score_run(run, spec)
     if earlier is not None:
         result |= {name: earlier[name] for name in ("finished", "attempts", "code", "environment")}
+    before_write()
     run.publish(result)
+    shutil.rmtree(run.file("checkpoint"), ignore_errors=True)
     return result
 
 
@@ -81,6 +91,7 @@ def score_run(run: RunFolder, spec: RunSpec) -> dict[str, Any]:
             "sections": evaluation["sections"],
             "lossless": fitted["lossless"],
         },
+        "needs": fitted.get("needs", {}),
         "parameters": fitted["parameters"],
         "buffers": fitted["buffers"],
         "seconds": {

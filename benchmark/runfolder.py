@@ -29,6 +29,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import time
@@ -202,7 +203,11 @@ class RunFolder:
             return
         target = attempts[-1] / ARCHIVE
         target.mkdir(exist_ok=True)
-        for name in (*PRODUCTS, "history.jsonl"):
+        for name in (
+            "result.json",
+            *PRODUCTS,
+            "history.jsonl",
+        ):  # the result first: without it nothing is taken for whole
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self.file(name), target / name)
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
@@ -253,7 +258,7 @@ def clock_of(folder: Path) -> float:
     Raises:
         EnvironmentProblem: the folder is not writable.
     """
-    probe = folder / f".clock.{socket.gethostname()}.{os.getpid()}"
+    probe = folder / f".clock.{secrets.token_hex(8)}"
     try:
         probe.touch()
         return probe.stat().st_mtime

@@ -115,7 +115,12 @@ def status_of(spec: RunSpec, state: State, earlier: Mapping[str, Status]) -> Sta
     """Name a run's status from its files and from the runs that it needs (`earlier`, already named)."""
     if state.name == "ok":
         if state.detail.get("code") != current_code(spec):
-            return Status("stale", state, "the code has changed since")
+            missing = "one of its plugins is not loaded here (--plugin FILE)"
+            return Status("stale", state, "the code has changed since" if current_code(spec) else missing)
+        for need, used in state.detail.get("needs", {}).items():
+            other = earlier.get(need)
+            if other is not None and other.state.name == "ok" and other.state.detail["posterior"]["sha256"] != used:
+                return Status("stale", state, f"{need} has another posterior since")
         return Status("done", state)
     if state.name != "running":
         for need in spec.needs:

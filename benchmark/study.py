@@ -6,6 +6,7 @@ anything is submitted or written. Expanding a study to runs is `benchmark.plan`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,7 @@ def validate(marked: Marked) -> Study:
             raise ConfigError(unknown("key", str(key), KEYS, marked.where((key,))))
     defaults = _defaults(marked)
     return Study(
-        name=_text(marked, "name"),
+        name=_name(marked),
         description=_text(marked, "description", ""),
         tasks=tuple(_items(marked, "tasks", TASKS, {})),
         networks=tuple(_networks(marked)),
@@ -272,6 +273,17 @@ def _given(marked: Marked, key: str, default: Any) -> Any:
     """A key's value; absent and empty (`key:`) are the default."""
     value = marked.value.get(key)
     return default if value is None else value
+
+
+def _name(marked: Marked) -> str:
+    """The study's name, which also names the folder of its leaderboard."""
+    name = _text(marked, "name")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            f"{marked.where(('name',))}: 'name' is {name!r}; it names a folder. Legal: letters, digits, '.', '_' and "
+            "'-', the first a letter or a digit."
+        )
+    return name
 
 
 def _text(marked: Marked, key: str, default: str | None = None) -> str:

@@ -27,7 +27,7 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy named weights into a network, in place.
 
     Raises:
-        ConfigError: a name or shape does not fit the network, or a parameter is missing.
+        ConfigError: a name or shape does not fit the network, or a parameter or a buffer is missing.
     """
     check_weights(network, weights)
     own = weights_of(network)
@@ -37,7 +37,7 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def check_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise ConfigError unless `weights` covers every parameter and fits by name and shape.
+    """Raise ConfigError unless `weights` covers every parameter and floating-point buffer and fits by name and shape.
 
     `functional_call` silently ignores unknown names, so this is called once before weights are used.
     """
@@ -49,9 +49,12 @@ def check_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
             raise ConfigError(
                 f"weight '{name}' has shape {tuple(tensor.shape)}, the network has {tuple(own[name].shape)}"
             )
-    missing = [name for name, _ in network.named_parameters() if name not in weights]
+    missing = [name for name in own if name not in weights]
     if missing:
-        raise ConfigError(f"{len(missing)} parameters have no weight, the first is '{missing[0]}'")
+        raise ConfigError(
+            f"{len(missing)} of the network's parameters and buffers have no weight, the first is '{missing[0]}'. "
+            "A weight sample holds all of them: start from weights_of(network)."
+        )
 
 
 def forward(network: nn.Module, weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
@@ -70,6 +73,16 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's parameters are."""
+    return next(network.parameters()).device
+
+
+def on_device_of(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the network's device: what a posterior's `decode` does with what it has read."""
+    return {name: tensor.to(device_of(network)) for name, tensor in tensors.items()}
 
 
 def parameter_count(network: nn.Module) -> int:

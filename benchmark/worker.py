@@ -16,6 +16,7 @@ import errno
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -62,9 +63,8 @@ def work(folder: str, seen: int | None = None) -> int:
                     supervisor.phase("fit", spec, operation)
                 if not _predicted(run):
                     supervisor.phase("evaluate", spec, operation)
-                supervisor.beat("score")
-                supervisor.stay_in_charge()
-                result = publish(run, spec)
+                with supervisor.beating("score"):
+                    result = publish(run, spec, before_write=supervisor.stay_in_charge)
                 supervisor.finish({"status": "ok", "metrics": _headline(result)})
             except BaseException as error:
                 supervisor.finish(supervisor.failure or describe(error))
@@ -126,13 +126,15 @@ class _Supervisor:
             raise PhaseFailed(name)
 
         def every_beat(peak: int | None) -> None:
-            self._peak = max(self._peak, peak or 0)
             if name == "fit":
+                self._peak = max(self._peak, peak or 0)
                 self._fit_seconds = earlier + time.monotonic() - started
             self.beat(name)
             self.stay_in_charge()
 
         self.beat(name)
+        # The descriptor, not sys.stdout: this is for the log, whatever the process does with its own output.
+        os.write(2, f"bnnbench: {name}, device {operation.device}, threads {operation.threads}\n".encode())
         ending = run_in_child(
             self.run,
             self.attempt,
@@ -158,6 +160,25 @@ class _Supervisor:
     def _over_time(self, operation: Operation) -> str | None:
         limit = operation.time_limit_seconds
         return TIME_LIMIT if limit is not None and time.monotonic() - self._begun > limit else None
+
+    @contextlib.contextmanager
+    def beating(self, phase: str) -> Iterator[None]:
+        """Beat from a thread while this process itself is busy; the last phase, after which nothing is forked."""
+        over = threading.Event()
+
+        def beats() -> None:
+            while not over.wait(HEARTBEAT_SECONDS):
+                self.beat(phase)
+
+        self.beat(phase)
+        self.stay_in_charge()
+        thread = threading.Thread(target=beats, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def beat(self, phase: str) -> None:
         self._phase = phase

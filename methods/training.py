@@ -91,13 +91,6 @@ def cosine(t: int, total: int, high: float, low: float = 0.0) -> float:
     return low + (high - low) * (1 + math.cos(math.pi * min(t, total) / max(total, 1))) / 2
 
 
-def warmup_cosine(t: int, total: int, warmup: int, high: float) -> float:
-    """Linear warm-up over `warmup` steps to `high`, then cosine decay to zero."""
-    if t < warmup:
-        return high * (t + 1) / warmup
-    return cosine(t - warmup, total - warmup, high)
-
-
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every parameter group."""
     for group in optimiser.param_groups:

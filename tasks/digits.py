@@ -9,15 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Literal
 
-from benchmark.config import Config
-from benchmark.contracts import SplitName, Task, TaskInfo
-from benchmark.errors import EnvironmentProblem
+from benchmark import Config, EnvironmentProblem, SplitName, Task, TaskInfo
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from benchmark.data import Split
+    from benchmark import Split
 
 N_IMAGES = 1797
 N_TEST_PER_CLASS = 45
@@ -67,7 +65,7 @@ class Digits(Task):
         import torch
         from torch.nn.functional import interpolate
 
-        from benchmark.data import Split
+        from benchmark import Split
         from tasks.shift import Shift
 
         images, labels = read_scans()

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from benchmark.config import Config
-from benchmark.contracts import SplitName, Task, TaskInfo
+from benchmark import Config, SplitName, Task, TaskInfo
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from benchmark.data import Split
+    from benchmark import Split
 
 GENERATOR_VERSION = 1
 """Raised when equal settings give other arrays; part of the fingerprint."""
@@ -76,7 +75,7 @@ class GaussianMixture(Task):
     def load(self, config: GaussianMixtureConfig, split: SplitName) -> Split | None:
         import torch
 
-        from benchmark.data import Split
+        from benchmark import Split
 
         n = {"train": config.n_train, "val": config.n_val, "test": config.n_test}[split]
         if n == 0:

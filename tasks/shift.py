@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 class Shift:
     """Moves every image by its own uniform offset in {-pixels..pixels}^2; pixels that enter hold `fill`.
 
-    Fits `benchmark.data.Augment`: inputs (n, C, H, W) on any device, offsets from the CPU generator. A class and
+    Fits `benchmark.Augment`: inputs (n, C, H, W) on any device, offsets from the CPU generator. A class and
     not a closure, so that a split can be pickled into a worker.
     """
 

@@ -52,6 +52,9 @@ def command(
     statuses = store.statuses(planned.specs if planned else specs)
     name = planned.study.name if planned else "all"
     records = leaderboard.collect(store, specs, statuses)
+    if not records and not as_json:
+        click.echo(f"No runs under {store.runs}. To make some: bnnbench run quick")
+        return
     chosen = [text.strip() for text in columns.split(",")] if columns else None
     board = leaderboard.build(records, columns=chosen, sort=sort, title=name)
     if as_json:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from benchmark.study import Study
 
 F = TypeVar("F", bound=Callable[..., Any])
+DEFAULT_RESULTS = Path("results")
 
 
 def results_option(function: F) -> F:
@@ -23,7 +25,7 @@ def results_option(function: F) -> F:
     return click.option(
         "--results",
         type=click.Path(file_okay=False, path_type=Path),
-        default=Path("results"),
+        default=DEFAULT_RESULTS,
         show_default=True,
         envvar="BNNBENCH_RESULTS",
         help="folder of runs and leaderboards (also BNNBENCH_RESULTS)",
@@ -126,6 +128,33 @@ def _merged(entries: list[Any]) -> dict[str, Any]:
             raise ConfigError(f"--default: expected 'method: {{setting: value}}', got {entry!r}.")
         merged.update(entry)
     return merged
+
+
+FLAG_OF = {
+    "tasks": "--task",
+    "networks": "--network",
+    "methods": "--method",
+    "seeds": "--seeds",
+    "draws": "--draws",
+    "budget": "--budget",
+    "defaults": "--default",
+}
+
+
+def elsewhere(results: Path, plugins: tuple[Path, ...]) -> str:
+    """`--results` and `--plugin` as they must follow in the next command; empty for the usual ones."""
+    given = [] if results == DEFAULT_RESULTS else [f"--results {shlex.quote(str(results))}"]
+    return " ".join([*given, *(f"--plugin {shlex.quote(str(plugin))}" for plugin in plugins)])
+
+
+def typed(flags: Mapping[str, Any], results: Path, plugins: tuple[Path, ...]) -> str:
+    """What names the same study again: the argument and flags that were typed, with the same results and plugins."""
+    words = [shlex.quote(flags["study"])] if flags["study"] else []
+    for key, flag in FLAG_OF.items():
+        value = flags[key]
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        words += [f"{flag} {shlex.quote(str(each))}" for each in values]
+    return " ".join([*words, elsewhere(results, plugins)]).strip()
 
 
 def store_at(results: Path) -> Store:

@@ -15,6 +15,7 @@ from benchmark.cli.options import (
     store_at,
     study_from,
     study_options,
+    typed,
 )
 
 
@@ -33,10 +34,13 @@ def command(results: Path, as_json: bool, list_runs: bool, plugins: tuple[Path, 
       bnnbench plan study.yaml --seeds 3 --runs
       bnnbench plan --task digits --network resnet20 --method map --method mean_field
     """
+    from benchmark.cli.run_ import choose_launcher
     from benchmark.plan import plan
     from benchmark.store import count, to_run
 
-    planned = plan(study_from(**flags))
+    study = study_from(**flags)
+    choose_launcher(None, study.launcher, {}, plugins)  # its settings are the study's too, and must be right
+    planned = plan(study)
     store = store_at(results)
     statuses = store.statuses(planned.specs)
     counts = count(statuses.values()) | ({"excluded": len(planned.excluded)} if planned.excluded else {})
@@ -59,5 +63,5 @@ def command(results: Path, as_json: bool, list_runs: bool, plugins: tuple[Path, 
     extra = len(planned.cells) - len(planned.rows)
     needed = f" ({extra} of them only because others need them)" if extra else ""
     click.echo(f"\n{len(planned.cells)} runs{needed}: {summary}.")
-    name = flags["study"] or "..."
-    click.echo(f"{len(pending)} to run: bnnbench run {name}" if pending else "Nothing to run.")
+    command_line = f"bnnbench run {typed(flags, results, plugins)}"
+    click.echo(f"{len(pending)} to run: {command_line}" if pending else "Nothing to run.")

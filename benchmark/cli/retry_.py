@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import json_option, plugin_option, results_option, store_at
-from benchmark.cli.run_ import choose_launcher, execute, launcher_options, report
+from benchmark.cli.options import elsewhere, json_option, plugin_option, results_option, store_at
+from benchmark.cli.run_ import choose_launcher, execute, launcher_options, report, report_json
 
 
 @click.command("retry")
@@ -66,4 +66,6 @@ def command(
         return 0
     ended_badly = execute(todo, store, chosen, quiet=as_json)
     after = {run_id: status for run_id, status in store.statuses(specs).items() if run_id in wanted}
-    return report("retry", after, len(todo), ended_badly, as_json=as_json)
+    if as_json:
+        return report_json("retry", after, len(todo), ended_badly)
+    return report("retried", after, elsewhere(results, plugins), results, plugins)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,14 @@ import click
 
 from benchmark.cli.options import (
     echo_json,
+    elsewhere,
     json_option,
     plugin_option,
     results_option,
     store_at,
     study_from,
     study_options,
+    typed,
 )
 
 if TYPE_CHECKING:
@@ -88,7 +90,9 @@ def command(
         store.folder(run_id).archive()
     failed = execute(specs, store, chosen, quiet=as_json)
     after = store.statuses(planned.specs)
-    return report(study.name, after, len(specs), failed, as_json=as_json)
+    if as_json:
+        return report_json(study.name, after, len(specs), failed)
+    return report(f"study {study.name}", after, typed(flags, results, plugins), results, plugins)
 
 
 def _wanted_again(status: str, rerun: Sequence[str]) -> bool:
@@ -164,21 +168,36 @@ def _create(store: Store, spec: RunSpec) -> None:
         raise EnvironmentProblem(f"{folder.path} cannot be written ({error.strerror}).") from error
 
 
-def report(name: str, statuses: dict[str, Any], ran: int, failed: list[tuple[str, str]], *, as_json: bool) -> int:
-    """Say how the study stands, what to type next, and return the exit code."""
+def report_json(name: str, statuses: Mapping[str, Any], ran: int, failed: Sequence[tuple[str, str]]) -> int:
+    """The outcome of a launch for programs; returns the exit code."""
+    from benchmark.store import count
+
+    echo_json({"study": name, "ran": ran, "counts": count(statuses.values()), "failed": dict(failed)})
+    return 1 if unfinished(statuses) else 0
+
+
+def report(what: str, statuses: Mapping[str, Any], study: str, results: Path, plugins: tuple[Path, ...]) -> int:
+    """Say how things stand and what to type next; returns the exit code.
+
+    study: the words that name the study on the command line.
+    """
     from benchmark.store import count
 
     counts = count(statuses.values())
-    bad = {run_id: status for run_id, status in statuses.items() if status.name not in ("done", "stale", "running")}
-    if as_json:
-        echo_json({"study": name, "ran": ran, "counts": counts, "failed": dict(failed)})
-        return 1 if bad else 0
-    click.echo(f"\nstudy {name}: {', '.join(f'{number} {status}' for status, number in counts.items())}.")
+    bad = unfinished(statuses)
+    click.echo(f"\n{what}: {', '.join(f'{number} {status}' for status, number in counts.items())}.")
     for run_id, status in list(bad.items())[:5]:
         click.echo(f"  {status.name:<8} {run_id}  {status.note}")
         if status.name != "skipped":
-            click.echo(f"           See: bnnbench logs {run_id}      then: bnnbench retry {run_id}")
+            see = f"bnnbench logs {run_id} {elsewhere(results, ())}".rstrip()
+            then = f"bnnbench retry {run_id} {elsewhere(results, plugins)}".rstrip()
+            click.echo(f"           See: {see}      then: {then}")
     if counts.get("stale"):
-        click.echo(f"  {counts['stale']} results were made by other code. To make them anew: add --rerun stale")
-    click.echo(f"  The tables: bnnbench leaderboard {name}")
+        click.echo(f"  {counts['stale']} results are of other code or another base; --rerun stale makes them anew")
+    click.echo(f"  The tables: bnnbench leaderboard {study}".rstrip())
     return 1 if bad else 0
+
+
+def unfinished(statuses: Mapping[str, Any]) -> dict[str, Any]:
+    """The runs that have no result, and none under way."""
+    return {run_id: status for run_id, status in statuses.items() if status.name not in ("done", "stale", "running")}

@@ -23,7 +23,7 @@ from typing import Any
 
 from pydantic import Field
 
-from benchmark.errors import BenchError
+from benchmark.errors import BenchError, EnvironmentProblem
 from benchmark.identity import RunSpec
 from benchmark.launch.launcher import Launcher, Watcher
 from benchmark.operation import BUSY_EXIT, Operation
@@ -78,6 +78,8 @@ class _Queue:
     _specs: dict[str, RunSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.config.device.startswith("cuda") and not gpu_count():
+            raise EnvironmentProblem(f"device '{self.config.device}' was asked for, and this machine shows no GPU.")
         self._gpus = gpu_count() if self.config.device == "auto" else 0
         self._workers = self.config.workers or self._gpus or max(1, cores() // self.config.threads)
         self._specs = {spec.id: spec for spec in self.waiting}
@@ -86,6 +88,7 @@ class _Queue:
         self._seen = {spec.id: len(self.store.folder(spec.id).attempts()) for spec in self.waiting}
 
     def run(self) -> None:
+        self._warm_up()
         while (self.waiting and not self.stops) or self.active:
             self._obey()
             if not self.stops:
@@ -94,6 +97,15 @@ class _Queue:
             wait([process.sentinel for process in self.active.values()], timeout=TICK_SECONDS)
             for run_id in [name for name, process in self.active.items() if not process.is_alive()]:
                 self._reap(run_id)
+
+    def _warm_up(self) -> None:
+        """Start the server and wait until it has imported what workers need: a stop until then starts no run."""
+        number, each = len(self.waiting), "" if self._workers == 1 else f", up to {self._workers} at a time"
+        self.watcher.note(f"{number} {'run' if number == 1 else 'runs'} to do{each}; loading torch")
+        process = self._context.Process(target=_nothing)
+        process.start()
+        process.join()
+        process.close()
 
     def stop(self) -> None:
         """Ask for a stop; the second time, for a sudden one. Called by a signal handler, so it only takes a note."""
@@ -119,7 +131,7 @@ class _Queue:
 
     def _start_what_can(self) -> None:
         for spec in list(self.waiting):
-            if len(self.active) >= self._workers:
+            if len(self.active) >= self._workers or self.stops:
                 return
             verdict = self._verdict(spec)
             if verdict == "wait":
@@ -220,6 +232,10 @@ def _interruptible(queue: _Queue) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _nothing() -> None:
+    """A worker that only shows that workers can start."""
 
 
 def _work(folder: str, seen: int) -> None:

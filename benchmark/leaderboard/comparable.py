@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from benchmark.leaderboard.records import Record
 
 LATENCY = "latency_ms"
-SETTING = ("device", "dtype", "threads", "torch")
+SETTING = ("device", "dtype", "threads", "torch", "mode")
 """What must be equal for two latencies to be compared."""
 
 
@@ -26,5 +26,5 @@ def withheld_columns(records: Iterable[Record]) -> dict[str, str]:
 
 
 def _setting(latency: dict[str, object]) -> str:
-    device, dtype, threads, torch = (latency.get(name, "?") for name in SETTING)
-    return f"{device}, {dtype}, {threads} thread{'s' if threads != 1 else ''}, torch {torch}"
+    device, dtype, threads, torch, mode = (latency.get(name, "?") for name in SETTING)
+    return f"{device}, {dtype}, {threads} thread{'s' if threads != 1 else ''}, torch {torch}, {mode} timing"

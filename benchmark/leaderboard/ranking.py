@@ -44,6 +44,9 @@ def marks(cells: Mapping[str, Cell], direction: Direction, excluded: bool = Fals
     candidates = {
         row: _oriented(cell, direction) for row, cell in cells.items() if cell.complete and cell.state == "ok"
     }
+    most = max((len(by_seed) for by_seed in candidates.values()), default=0)
+    # One seed is no rival of five.
+    candidates = {row: by_seed for row, by_seed in candidates.items() if len(by_seed) == most}
     if excluded or direction == "none" or len(candidates) < 2:
         return {}
     found = mark_best(candidates, "up" if direction == "up" else "down")

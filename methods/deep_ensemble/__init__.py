@@ -42,7 +42,7 @@ class DeepEnsemble(Method):
         """
         from methods.deep_ensemble.collect import collect
 
-        return collect(ctx, config.members)
+        return collect(ctx, config.members, problem.draws)
 
     def posterior_type(self) -> type[Posterior]:
         from benchmark import WeightSamples

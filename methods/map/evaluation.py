@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from benchmark import Split
+from benchmark import Split, evaluating
 
 BATCH_SIZE = 256
 
@@ -22,21 +20,6 @@ class Evaluation:
     accuracy: float
 
 
-@contextmanager
-def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Every module in eval mode inside, each in its own former mode afterwards.
-
-    Mode by mode, because a network may hold modules that stay in eval mode while it trains.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 @torch.no_grad()
 def evaluate(network: nn.Module, split: Split, batch_size: int = BATCH_SIZE) -> Evaluation:
     """In eval mode and float64 from the logits on; the network is left as it was, no random number is drawn.
@@ -44,7 +27,7 @@ def evaluate(network: nn.Module, split: Split, batch_size: int = BATCH_SIZE) -> 
     The device is read once, at the end.
     """
     totals = torch.zeros(2, dtype=torch.float64, device=split.inputs.device)
-    with evaluation_mode(network):
+    with evaluating(network):
         for inputs, labels in split.batches(batch_size):
             log_probs = network(inputs).double().log_softmax(dim=-1)  # (b, K)
             totals[0] -= log_probs.gather(1, labels[:, None]).sum()

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmark import ConfigError, Problem, RunContext, copy_of, require_finite, weights_of
+from benchmark import ConfigError, Fact, Problem, RunContext, copy_of, require_finite, weights_of
 from methods.map.config import TrainingConfig
 from methods.map.evaluation import Evaluation, evaluate
-from methods.map.posterior import Fact
 from methods.map.recipe import Recipe, build_optimiser, rate, recipe_for
 from methods.map.selection import BestEpoch, LastEpoch
 from methods.training import train

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from benchmark import PointMass
-
-Fact = float | int | str | bool
+from benchmark import Fact, PointMass
 
 
 class TrainedPoint(PointMass):

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from benchmark import ConfigError, PointMass, Problem, RunContext, draw_log_probs, require_finite, weights_of
-from methods.map.evaluation import evaluation_mode
+from benchmark import (
+    ConfigError,
+    PointMass,
+    Problem,
+    RunContext,
+    draw_log_probs,
+    evaluating,
+    require_finite,
+    weights_of,
+)
 from methods.map_temperature.posterior import TemperedPoint
 from methods.map_temperature.scale import fit_scale, scaled_nll
 
@@ -16,7 +24,7 @@ def fit_temperature(problem: Problem, ctx: RunContext) -> TemperedPoint:
             "  Let the task hold out validation data, or leave 'map_temperature' out of the study for this task."
         )
     base = PointMass(weights_of(problem.network))
-    with evaluation_mode(problem.network):
+    with evaluating(problem.network):
         log_probs = draw_log_probs(problem.network, base, base.weights, problem.val)  # (n, K) float64
     before = scaled_nll(log_probs, problem.val.labels, 1.0)
     require_finite(before, "the base network's validation NLL", "Look at the run of 'map' that this one starts from.")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from benchmark import PointMass
-from methods.map.posterior import Fact
+from benchmark import Fact, PointMass, on_device_of
 
 if TYPE_CHECKING:
     from benchmark import BitReader, BitWriter
@@ -33,7 +32,7 @@ class TemperedPoint(PointMass):
 
     @classmethod
     def decode(cls, src: BitReader, network: nn.Module) -> TemperedPoint:
-        return cls(src.tensors("weights"), src.json("temperature"))
+        return cls(on_device_of(network, src.tensors("weights")), src.json("temperature"))
 
     def facts(self) -> dict[str, Fact]:
         """temperature, at_bound, val_nll_before, val_nll."""

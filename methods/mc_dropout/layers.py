@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmark import ConfigError
-from methods.map.evaluation import evaluation_mode
+from benchmark import ConfigError, evaluating
 
 
 def layers_run(network: nn.Module, inputs: Tensor) -> list[str]:
@@ -28,7 +27,7 @@ def layers_run(network: nn.Module, inputs: Tensor) -> list[str]:
         if isinstance(module, nn.Linear | nn.Conv2d) and f"{name}.weight" in parameters
     ]
     try:
-        with torch.no_grad(), evaluation_mode(network):
+        with torch.no_grad(), evaluating(network):
             network(inputs)
     finally:
         for handle in handles:

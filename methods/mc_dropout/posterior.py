@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from benchmark import Posterior, Weights, copy_of
-from methods.map.posterior import Fact
+from benchmark import Fact, Posterior, Weights, copy_of, on_device_of
 from methods.mc_dropout.masks import draw_mask, mask_weight
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class DropoutPosterior(Posterior):
     @classmethod
     def decode(cls, src: BitReader, network: nn.Module) -> DropoutPosterior:
         stored = src.json("dropout")
-        return cls(src.tensors("means"), dict(stored["channels"]), stored["rate"])
+        return cls(on_device_of(network, src.tensors("means")), dict(stored["channels"]), stored["rate"])
 
     def facts(self) -> dict[str, Fact]:
         """Those of `PointFit`, dropped_layers and dropped_weights (how many are random)."""

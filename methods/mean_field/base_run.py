@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from benchmark import ConfigError, RunContext
+from methods.map.recipe import decays
 from methods.mean_field.config import REFERENCE_BATCH, FineTuningConfig
 
 ASSUMED_L2 = 1e-4
@@ -49,8 +50,5 @@ def recipe_for(config: FineTuningConfig, ctx: RunContext) -> Recipe:
 
 
 def decaying(network: nn.Module) -> set[str]:
-    """Parameters whose L2 the base runs penalise: two or more dimensions, and not in the network's own
-    `no_weight_decay()` (a convention of timm: position embeddings, class tokens)."""
-    rule = getattr(network, "no_weight_decay", None)
-    exempt = set(rule()) if callable(rule) else set()
-    return {name for name, value in network.named_parameters() if value.dim() >= 2 and name not in exempt}
+    """Names of the parameters whose L2 the base runs penalise, by the rule of `map`."""
+    return {name for name, decay in decays(network).items() if decay}

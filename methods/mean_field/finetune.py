@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from benchmark import PointMass, Problem, RunContext
+from benchmark import Fact, PointMass, Problem, RunContext
 from methods.mean_field.base_run import recipe_for
 from methods.mean_field.config import MapFinetunedConfig
 from methods.mean_field.prior import Prior
 from methods.mean_field.probe import keep_used
 from methods.mean_field.select import select_nothing
 from methods.mean_field.state import MeanFieldState
-from methods.mean_field.train import Fact, fine_tune, recipe_facts
+from methods.mean_field.train import fine_tune, recipe_facts
 
 
 class FineTunedPoint(PointMass):

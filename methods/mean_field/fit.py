@@ -6,10 +6,10 @@ import logging
 import math
 from typing import Literal
 
-from benchmark import ConfigError, Problem, RunContext, Split
+from benchmark import ConfigError, Fact, Problem, RunContext, Split
 from methods.mean_field.base_run import Recipe, recipe_for
 from methods.mean_field.config import MeanFieldConfig
-from methods.mean_field.posterior import Fact, GaussianPosterior
+from methods.mean_field.posterior import GaussianPosterior
 from methods.mean_field.prior import Prior
 from methods.mean_field.probe import keep_used
 from methods.mean_field.report import (

@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from benchmark import BitReader, BitWriter, CorruptBitstream, Posterior, Weights, copy_of
+from benchmark import BitReader, BitWriter, CorruptBitstream, Fact, Posterior, Weights, copy_of
 from methods.mean_field.encoding import read_gaussians, write_gaussians
 from methods.mean_field.flat import Flat
 
 Encoding = Literal["sigma_aware", "raw"]
-Fact = float | int | str | bool
 
 
 class GaussianPosterior(Posterior):

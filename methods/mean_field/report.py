@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from benchmark import Fact
 from methods.mean_field.flat import Flat, chunks
-from methods.mean_field.posterior import Fact
 from methods.mean_field.prior import Prior
 from methods.mean_field.select import Selection
 from methods.mean_field.sigma import Initial

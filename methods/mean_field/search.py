@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from benchmark import Split, forward
+from benchmark import Split, evaluating, forward
 from methods.mean_field.config import SigmaInit
 from methods.mean_field.flat import Flat, chunks
 from methods.mean_field.sigma import initial_log_sd
@@ -107,18 +107,13 @@ def label_log_probs(around: Around, noise: Noise, scales: Sequence[Sequence[floa
     deviates, weights = Flat.like(around.mean), Flat.like(around.mean)
     named = {**around.fixed, **weights.views}
     pooled = torch.full((len(scales), len(val)), -math.inf, dtype=torch.float64, device=val.labels.device)
-    training = [module for module in around.network.modules() if module.training]
-    around.network.eval()
-    try:
+    with evaluating(around.network):
         for _ in range(DRAWS):
             noise(deviates.flat, generator)
             for candidate, factors in enumerate(scales):
                 for name, factor in zip(weights.views, factors, strict=True):
                     torch.add(around.mean.views[name], deviates.views[name], alpha=factor, out=weights.views[name])
                 pooled[candidate] = torch.logaddexp(pooled[candidate], _of_labels(around, named, val))
-    finally:
-        for module in training:
-            module.training = True
     return pooled - math.log(DRAWS)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark import Split
+from benchmark import Fact, Split
 from methods.mean_field.config import SigmaInit
-from methods.mean_field.posterior import Fact
 from methods.mean_field.search import Around, search_sigma
 from methods.mean_field.sigma import Initial, initial_log_sd
 

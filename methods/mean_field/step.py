@@ -99,9 +99,10 @@ class MeanFieldStep:
         with torch.no_grad():
             sample.flat.normal_(generator=self._generator)
             perturb(sample.flat, state.mu.flat, state.psi.flat)
+        before = [buffer.clone() for buffer in state.buffers.values()]
         loss = self._backward(inputs, labels)
         if not math.isfinite(float(loss)):
-            self._skip()
+            self._skip(before)
             return loss
         self.skipped_in_row = 0
         self._update(t)
@@ -144,8 +145,12 @@ class MeanFieldStep:
         for tensor in (*self._leaves.values(), *self._points.values(), *self._means):
             tensor.grad = None
 
-    def _skip(self) -> None:
+    @torch.no_grad()
+    def _skip(self, before: Sequence[Tensor]) -> None:
+        """Leave no trace of the batch: running statistics go back to what they were `before` it."""
         self._drop_gradients()
+        for buffer, value in zip(self.state.buffers.values(), before, strict=True):
+            buffer.copy_(value)
         self.skipped += 1
         self.skipped_in_row += 1
         if self.skipped_in_row > MAX_SKIPPED:

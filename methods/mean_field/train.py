@@ -70,8 +70,9 @@ def fine_tune(
     epochs = problem.epochs(config.epochs)
     total = epochs * problem.train.steps(config.batch_size)
     way = Travel(travel, total) if travel > 0 else None
-    per_pass = min(config.batch_size, len(problem.train), ctx.micro_batch or config.batch_size)
-    bn = resolve_bn(network, config.bn, per_pass)
+    bn = resolve_bn(network, config.bn, min(config.batch_size, len(problem.train)))
+    # Statistics of a part of the batch are other numbers, and an operational setting must not change a number.
+    micro_batch = ctx.micro_batch if bn in ("none", "frozen") else None
     step = MeanFieldStep(
         network,
         state,
@@ -82,7 +83,7 @@ def fine_tune(
         log_sd_rate=way.rates() if way else None,
         clamp=clamp,
         generator=ctx.generator("noise", ctx.device),
-        micro_batch=ctx.micro_batch,
+        micro_batch=micro_batch,
     )
 
     def log_epoch(epoch: int, loss: float) -> None:
@@ -100,7 +101,7 @@ def fine_tune(
         )
     step.release()
     if bn == "reestimate":
-        average_statistics(network, state, problem.train, per_pass, ctx.seed_for("reestimate"))
+        average_statistics(network, state, problem.train, config.batch_size, ctx.seed_for("reestimate"))
     _require_finite(state)
     return {
         "bn": bn,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from benchmark.contracts import NetworkFamily
-from benchmark.errors import ConfigError, nearest, unknown
+from benchmark import ConfigError, NetworkFamily, nearest, unknown
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from benchmark.errors import ConfigError
+from benchmark import ConfigError
 
 MAX_TOKENS = 1024
 

@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from benchmark.errors import ConfigError
+from benchmark import ConfigError
 
 CANDIDATE_SIDES = (32, 64, 96, 128, 160, 192, 224, 256)
 """Image sides tried to tell a user which sizes an architecture takes."""

@@ -139,13 +139,17 @@ def test_a_method_sets_its_needs_over_the_defaults():
         ("{seed: 1}", ["mlp-8.map.s0", "mlp-8.mean_field.s0"]),
         ("{method: m*, seed: 0}", ["mlp-8.map.s1", "mlp-8.mean_field.s1"]),
         ("{network: 'mlp-?', task: dig*}", []),
-        ("{network: mlp}", ["mlp-8.map.s0", "mlp-8.mean_field.s0", "mlp-8.map.s1", "mlp-8.mean_field.s1"]),
     ],
 )
 def test_excluded_cells_are_left_out_with_what_only_they_need(pattern, left):
     found = planned("[map, mean_field]", f"seeds: 2\nexclude: [{pattern}]")
     assert sorted(names(found)) == sorted(left)
     assert len(found.rows) + len(found.excluded) == 4
+
+
+def test_an_exclude_pattern_that_matches_nothing_is_an_error_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"\{'method': 'mean_feild'\} matches no run .* Did you mean 'mean_field'\?"):
+        planned("[map, mean_field]", "exclude: [{method: mean_feild}]")
 
 
 def test_methods_that_need_each_other_are_an_error_that_shows_the_circle(methods):

@@ -57,9 +57,10 @@ class Gaussian(Posterior):
     def draws(self, n: int, generator: torch.Generator) -> Iterator[Weights]:
         for _ in range(n):
             yield {
-                name: value + self.scale * torch.randn(value.shape, generator=generator)
+                name: value
+                if name.startswith("norm.running")
+                else value + self.scale * torch.randn(value.shape, generator=generator)
                 for name, value in self.centre.items()
-                if not name.startswith("norm.running")
             }
 
 
@@ -93,14 +94,20 @@ def test_weights_are_views_and_copies_are_copies():
     assert not any(value.requires_grad for value in views.values())
 
 
-def test_loading_copies_weights_in_place_and_keeps_buffers_that_are_left_out():
+def test_loading_copies_weights_and_running_statistics_in_place():
     source, target = network(1), network(2)
-    mean = target.norm.running_mean.clone()
-    parameters = {name: value for name, value in weights_of(source).items() if "running" not in name}
-    load_into(target, parameters)
+    load_into(target, weights_of(source))
     assert torch.equal(target.two.weight, source.one.weight)
     assert target.two.weight is target.one.weight
-    assert torch.equal(target.norm.running_mean, mean)
+    assert torch.equal(target.norm.running_mean, source.norm.running_mean)
+
+
+def test_a_weight_sample_without_running_statistics_is_refused():
+    """They would be those of a fresh network, whose batch norm knows nothing of the data."""
+    net = network()
+    parameters = {name: value for name, value in weights_of(net).items() if "running" not in name}
+    with pytest.raises(ConfigError, match=r"the first is 'norm\.running_mean'.*start from weights_of\(network\)"):
+        check_weights(net, parameters)
 
 
 def test_weights_that_do_not_fit_are_refused_with_the_first_that_is_wrong():
@@ -109,7 +116,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_first_that_is_wrong():
         check_weights(net, {**good, "one.wieght": torch.zeros(4, 4)})
     with pytest.raises(ConfigError, match=r"weight 'one.bias' has shape \(3,\), the network has \(4,\)"):
         load_into(net, {**good, "one.bias": torch.zeros(3)})
-    with pytest.raises(ConfigError, match=r"2 parameters have no weight, the first is 'two\.bias'"):
+    with pytest.raises(ConfigError, match=r"2 of .* have no weight, the first is 'two\.bias'"):
         check_weights(net, {name: good[name] for name in good if name not in ("two.bias", "norm.weight")})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
@@ -370,3 +371,12 @@ def test_a_mistake_in_a_flag_is_said_to_be_on_the_command_line_and_not_in_the_fi
 def test_flags_without_a_file_are_checked_alike():
     with pytest.raises(ConfigError, match=r"^command line: 'methods' is missing or empty"):
         study_from_flags({"tasks": ["digits"], "networks": ["mlp-8"]})
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a b/c", "", ".hidden", "x\ny"])
+def test_a_name_that_could_leave_the_results_folder_is_refused_with_its_line(tmp_path, name):
+    path = tmp_path / "study.yaml"
+    text = f"tasks: [digits]\nname: {json.dumps(name)}\nnetworks: [mlp-8]\nmethods: [map]\n"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"study\.yaml:2: 'name' is .*it names a folder"):
+        read_study(str(path))

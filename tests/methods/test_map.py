@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from benchmark import BitReader, BitWriter, ConfigError, Context, Diverged, Problem, Split, weights_of
+from benchmark import BitReader, BitWriter, ConfigError, Context, Diverged, Problem, Split, evaluating, weights_of
 from benchmark.errors import Interrupted
 from methods.map import Map
-from methods.map.evaluation import evaluate, evaluation_mode
+from methods.map.evaluation import evaluate
 from methods.map.fit import fit_point
 from methods.map.optimisers import AdamW, Group, Sgd
 from methods.map.posterior import TrainedPoint
@@ -241,14 +241,14 @@ def test_evaluation_leaves_every_module_in_its_own_mode():
     network = convolutional(0)
     network.train()
     network[1].eval()
-    with evaluation_mode(network):
+    with evaluating(network):
         assert not any(module.training for module in network.modules())
     assert [module.training for module in network] == [True, False, True, True, True, True]
 
 
 def test_evaluation_is_the_mean_over_examples_whatever_the_batches():
     network, data = convolutional(0), split(30, 1)
-    with evaluation_mode(network), torch.no_grad():
+    with evaluating(network), torch.no_grad():
         log_probs = network(data.inputs).double().log_softmax(-1)
     expected = -log_probs[torch.arange(30), data.labels].mean().item()
     for batch_size in (7, 30, 256):

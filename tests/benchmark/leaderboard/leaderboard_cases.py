@@ -81,7 +81,7 @@ def result(run: RunSpec, metrics: Mapping[str, Any] | None = None, **more: Any) 
         "parameters": 11_173_962,
         "buffers": 9_600,
         "seconds": {"encode": 1.5, "predict": 2.5},
-        "latency": {"device": "Test CPU", "dtype": "float32", "threads": 1, "torch": "2.13.0", "draws": 20},
+        "latency": {"device": "Test CPU", "dtype": "float32", "threads": 1, "torch": "2.13.0", "mode": "brief"},
         "code": "0123456789abcdef",
         "environment": {
             "code": "0123456789abcdef",

@@ -189,12 +189,12 @@ def test_an_unknown_column_or_order_names_the_nearest(argument: str, name: str) 
 
 def test_latencies_of_two_devices_are_not_put_into_one_column() -> None:
     run = spec("pwfn")
-    gpu = {"device": "GPU", "dtype": "float32", "threads": 1, "torch": "2.13.0"}
+    gpu = {"device": "GPU", "dtype": "float32", "threads": 1, "torch": "2.13.0", "mode": "full"}
     board = build([done(spec("map")), Record(run, "done", result=result(run, latency=gpu))], columns=["latency_ms"])
     table = board.tables[0]
     assert {cell_text(row, "latency_ms") for row in table.rows} == {"n/a"}
     assert table.notes[0].startswith("latency is not compared across devices")
-    assert "GPU, float32, 1 thread, torch 2.13.0 (1 runs)" in table.notes[0]
+    assert "GPU, float32, 1 thread, torch 2.13.0, full timing (1 runs)" in table.notes[0]
     assert cell_text(build([done(spec("map"))], columns=["latency_ms"]).rows[0], "latency_ms") == "4.20"
 
 

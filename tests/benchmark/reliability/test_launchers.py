@@ -61,8 +61,9 @@ def test_ctrl_c_saves_and_the_next_run_goes_on(bench: Bench, undisturbed: dict[s
     bench.at("before checkpoint 7")
     os.killpg(launcher.pid, signal.SIGINT)
     run = bench.store.folder(specs_of()[0].id)
-    lines = [launcher.stdout.readline()] if launcher.stdout else []
-    assert "asked to save" in lines[0]
+    lines = [launcher.stdout.readline(), launcher.stdout.readline()] if launcher.stdout else []
+    assert "1 run to do" in lines[0]
+    assert "asked to save" in lines[1]
     bench.go_on("before checkpoint 7")
     output = "".join([*lines, launcher.communicate(timeout=60)[0]])
     assert launcher.returncode == 130, output

@@ -184,11 +184,21 @@ def test_a_pretrained_prior_mean_removes_the_pull_to_zero(tmp_path):
     assert (pretrained - base).norm() < 0.2 * (zero - base).norm()
 
 
-def test_micro_batches_are_honoured(tmp_path):
+def test_micro_batches_are_not_used_where_they_would_change_batch_statistics(tmp_path):
+    sizes = []
+    made = problem()
+    norm = made.network.norm
+    norm.register_forward_pre_hook(lambda norm, args: sizes.append(len(args[0])) if norm.training else None)
+    fit(tmp_path, {**QUICK, "bn": "train"}, made=made, micro_batch=7)
+    assert sizes
+    assert min(sizes) > 7
+
+
+def test_micro_batches_are_honoured_with_frozen_statistics(tmp_path):
     sizes = []
     made = problem()
     made.network.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
-    posterior, _ = fit(tmp_path, made=made, micro_batch=7)
+    posterior, _ = fit(tmp_path, {**QUICK, "bn": "frozen"}, made=made, micro_batch=7)
     assert max(size for size in sizes if size != 16) <= 7  # 16: the check that replaced weights matter
     assert posterior.facts()["bn"] == "frozen"
 

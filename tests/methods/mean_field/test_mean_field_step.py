@@ -119,6 +119,20 @@ def step_on(net: nn.Module, *, travel_rate: float | None = 1e-2, **options) -> M
     return MeanFieldStep(net, state, Prior(5e-3, 60), **settings)
 
 
+def test_a_skipped_batch_leaves_no_trace_in_weights_or_running_statistics():
+    data, net = split(20), network()
+    step = step_on(net)
+    before = {**step.state.buffers, **step.state.trained, "mu": step.state.mu.flat, "psi": step.state.psi.flat}
+    before = {name: tensor.detach().clone() for name, tensor in before.items()}
+    poisoned = data.inputs.clone()
+    poisoned[3] = float("nan")
+    with only_norms_training(net, True):
+        step(poisoned, data.labels, 0)
+    after = {**step.state.buffers, **step.state.trained, "mu": step.state.mu.flat, "psi": step.state.psi.flat}
+    assert step.skipped == 1
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 7, 20])
 def test_micro_batches_give_the_same_step(micro_batch):
     data = split(20)
