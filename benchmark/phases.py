@@ -56,12 +56,13 @@ def fit(
     kept in `before.npz`, so that the loss by encoding is known.
     """
     method, config = method_of(spec)
+    lineage = posteriors_of_needs(run, spec)  # as of now: what this fit starts from, whatever becomes of them later
     needed = needed_runs(run, spec, device)
     problem = problem_of(spec, needed, device)
     ctx = Context(
         run.path,
         spec.components,
-        lineage=posteriors_of_needs(run, spec),
+        lineage=lineage,
         device=device,
         needed=needed,
         micro_batch=operation.micro_batch,
@@ -100,7 +101,7 @@ def fit(
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "lossless": lossless,
-        "needs": posteriors_of_needs(run, spec),
+        "needs": lineage,
         "parameters": parameter_count(problem.network),
         "buffers": buffer_count(problem.network),
         **memory,

@@ -20,9 +20,8 @@ from benchmark.metrics.compression import score_size
 from benchmark.metrics.encoding_loss import delta_nll_decode
 from benchmark.metrics.record import Metric, Value
 from benchmark.metrics.scoring import METRICS, Predictions, score
-from benchmark.runfolder import RunFolder, read_heartbeat
+from benchmark.runfolder import RESULT_SCHEMA, RunFolder, read_heartbeat
 
-RESULT_SCHEMA = 1
 FIT_KEYS = (
     "facts",
     "fit_seconds",

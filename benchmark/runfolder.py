@@ -43,6 +43,8 @@ from benchmark.errors import CorruptFile, EnvironmentProblem
 from benchmark.files import read_json, write_bytes, write_json
 from benchmark.identity import RunSpec
 
+RESULT_SCHEMA = 1
+"""The layout of `result.json` that is written and that tables are read from."""
 HEARTBEAT_SECONDS = 5.0
 LOST_AFTER_SECONDS = 60.0
 FITTED = ("fit.json", "posterior.bin", "before.npz")

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from benchmark.cli.options import elsewhere, json_option, plugin_option, results_option, store_at
-from benchmark.cli.run_ import choose_launcher, execute, launcher_options, report, report_json
+from benchmark.cli.run_ import choose_launcher, execute, launcher_options, report, report_json, with_released
 
 
 @click.command("retry")
@@ -53,10 +53,8 @@ def command(
     failed = {run_id for run_id, status in statuses.items() if status.name in (*FAILURES, "corrupt")}
     named = {folder.id for folder in store.find(run)} if run else failed
     takes_up = (*FAILURES, "corrupt", "new", "skipped", *(("done", "stale") if afresh and run else ()))
-    wanted = {run_id for run_id in named if run_id in specs and statuses[run_id].name in takes_up}
-    for run_id, spec in specs.items():
-        if statuses[run_id].name == "skipped" and any(need in wanted for need in spec.needs):
-            wanted.add(run_id)
+    taken_up = [run_id for run_id in named if run_id in specs and statuses[run_id].name in takes_up]
+    wanted = with_released(specs, statuses, taken_up)
     if afresh:
         for run_id in wanted:
             store.folder(run_id).archive()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +82,7 @@ def command(
     store.prepare()
     statuses = store.statuses(planned.specs)
     again = [run_id for run_id, status in statuses.items() if _wanted_again(status.name, rerun)]
-    pending = [spec for spec in planned.specs.values() if spec.id in again] if again else []
-    fresh = to_run(planned, statuses)
-    wanted = {spec.id for spec in (*pending, *fresh)} | _released(planned.specs, statuses, again)
+    wanted = {spec.id for spec in to_run(planned, statuses)} | with_released(planned.specs, statuses, again)
     specs = [spec for run_id, spec in planned.specs.items() if run_id in wanted]
     for run_id in again:
         store.folder(run_id).archive()
@@ -105,9 +103,9 @@ def _wanted_again(status: str, rerun: Sequence[str]) -> bool:
     )
 
 
-def _released(specs: dict[str, RunSpec], statuses: dict[str, Any], again: Sequence[str]) -> set[str]:
-    """Runs that were skipped for want of a run that is now run again."""
-    released: set[str] = set(again)
+def with_released(specs: Mapping[str, RunSpec], statuses: Mapping[str, Any], again: Iterable[str]) -> set[str]:
+    """The runs `again`, and those that were skipped for want of one of them."""
+    released = set(again)
     for run_id, spec in specs.items():
         if statuses[run_id].name == "skipped" and any(need in released for need in spec.needs):
             released.add(run_id)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmark.identity import RunSpec
 from benchmark.launch.launcher import Launcher, Watcher
+from benchmark.launch.signals import stop_signals
 from benchmark.operation import BUSY_EXIT, Operation
 from benchmark.runfolder import State
 from benchmark.store import Store
@@ -85,12 +85,5 @@ def _interruptible(stopped: list[int], watcher: Watcher) -> Iterator[None]:
         if len(stopped) > 1:
             raise KeyboardInterrupt
 
-    try:
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are somebody else's
-        previous = {}
-    try:
+    with stop_signals(on_signal):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -26,6 +26,7 @@ from pydantic import Field
 from benchmark.errors import BenchError, EnvironmentProblem
 from benchmark.identity import RunSpec
 from benchmark.launch.launcher import Launcher, Watcher
+from benchmark.launch.signals import stop_signals
 from benchmark.operation import BUSY_EXIT, Operation
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.runfolder import State
@@ -223,15 +224,8 @@ def _interruptible(queue: _Queue) -> Iterator[None]:
     def on_signal(*_: object) -> None:
         queue.stop()
 
-    try:
-        previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: signals are somebody else's
-        previous = {}
-    try:
+    with stop_signals(on_signal):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _nothing() -> None:

@@ -11,12 +11,10 @@ from benchmark.errors import CorruptFile
 from benchmark.files import canonical_json
 from benchmark.identity import Part, RunSpec
 from benchmark.leaderboard.pause import without_garbage_collection
-from benchmark.runfolder import State
+from benchmark.runfolder import RESULT_SCHEMA, State
 from benchmark.store import Status, Store
 
 FINISHED = ("done", "stale")
-RESULT_SCHEMA = 1
-"""The layout of `result.json` that records are read from."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmark import Problem, RunContext, require_finite
+from benchmark import Fact, Problem, RunContext, require_finite
 from methods.mean_field.base_run import Recipe, decaying
 from methods.mean_field.config import FineTuningConfig
 from methods.mean_field.modes import only_norms_training, resolve_bn
@@ -14,8 +14,6 @@ from methods.mean_field.state import MeanFieldState
 from methods.mean_field.statistics import average_statistics
 from methods.mean_field.step import MeanFieldStep
 from methods.training import Stateful, cosine, train
-
-Fact = float | int | str | bool
 
 PEAK_CAP = 0.05
 END_FRACTION = 0.1
