@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from methods.map.config import TrainingConfig
-from methods.map.optimisers import AdamW, Group, Optimiser, Sgd
+from methods.optimisers import Adam, Group, Optimiser, Sgd
 from methods.training import cosine
 
 SGD_LR, LARGE_SGD_LR, SGD_L2 = 0.1, 0.05, 5e-4
@@ -81,7 +81,7 @@ def build_optimiser(network: nn.Module, recipe: Recipe) -> Optimiser:
     decaying = Group([value for name, value in trained if rule[name]], recipe.decay)
     others = Group([value for name, value in trained if not rule[name]], 0.0)
     groups = [group for group in (decaying, others) if group.parameters]
-    return Sgd(groups) if recipe.optimiser == "sgd" else AdamW(groups)
+    return Sgd(groups) if recipe.optimiser == "sgd" else Adam(groups, decoupled=True)
 
 
 def rate(t: int, total: int, peak: float, config: TrainingConfig) -> float:

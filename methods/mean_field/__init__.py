@@ -1,4 +1,4 @@
-"""`mean_field`: a factorised Gaussian over the weights, fine-tuned from the base network; and `map_finetuned`.
+"""`mean_field`: a factorised Gaussian over the weights, fine-tuned from the base network.
 
 Deng, Zhu, "BayesAdapter: Being Bayesian, Inexpensively and Reliably, via Bayesian Fine-tuning" (ACML 2022,
 arXiv 2010.01979). This module only declares; what computes is imported when a run starts.
@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from benchmark import Method, Need, Posterior, Problem, RunContext
-from methods.mean_field.config import MapFinetunedConfig, MeanFieldConfig
+from methods.mean_field.config import MeanFieldConfig
 
 if TYPE_CHECKING:
-    from benchmark import PointMass
     from methods.mean_field.posterior import GaussianPosterior
 
 
@@ -34,24 +33,3 @@ class MeanField(Method):
         from methods.mean_field.posterior import GaussianPosterior
 
         return GaussianPosterior
-
-
-class MapFinetuned(Method):
-    """The companion that separates the gain of further training from the gain of weight noise: the schedule of
-    `mean_field` without noise, a point mass."""
-
-    name = "map_finetuned"
-    Config = MapFinetunedConfig
-
-    def needs(self, config: MapFinetunedConfig) -> tuple[Need, ...]:
-        return (Need("map"),)
-
-    def fit(self, problem: Problem, ctx: RunContext, config: Any) -> PointMass:
-        from methods.mean_field.finetune import fit_map_finetuned
-
-        return fit_map_finetuned(problem, ctx, config)
-
-    def posterior_type(self) -> type[Posterior]:
-        from benchmark import PointMass
-
-        return PointMass

@@ -1,38 +1,16 @@
-"""Settings of `mean_field` and of its companion `map_finetuned`."""
+"""Settings of `mean_field`."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from benchmark import Config, MethodConfig
-
-REFERENCE_BATCH = 128
+from benchmark import Config
+from methods.finetuning.config import FineTuningConfig, Which
+from methods.mean_field.presets import PRESETS
 
 Scale = Annotated[float, Field(gt=0, le=10)]
-
-
-class NamePatterns(Config):
-    """Parameters by name: a parameter is selected when a pattern of `include` and none of `exclude` matches."""
-
-    include: tuple[str, ...] = Field(
-        min_length=1, description="regular expressions, matched against the whole parameter name"
-    )
-    exclude: tuple[str, ...] = Field(
-        (), description="regular expressions, matched against the whole parameter name; they win over `include`"
-    )
-
-    @field_validator("include", "exclude")
-    @classmethod
-    def _must_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is not a regular expression ({error})") from error
-        return patterns
 
 
 class RelativeRms(Config):
@@ -82,60 +60,31 @@ SigmaInit = Annotated[RelativeRms | Constant | FanIn | UniformLog | RelativeAbs,
 SEARCHABLE = (RelativeRms, Constant, FanIn)
 
 
-class FineTuningConfig(MethodConfig):
-    """The schedule that `mean_field` and `map_finetuned` share, field by field."""
-
-    epochs: int = Field(
-        12, ge=0, le=10_000, description="nominal passes over the training data, scaled by the protocol's budget"
-    )
-    batch_size: int = Field(128, ge=1, le=65_536, description="examples per optimiser step")
-    optim_mu: Literal["auto", "sgd", "adam"] = Field(
-        "auto", description="sgd: momentum 0.9, Nesterov. auto: adam when the base run used an Adam family, else sgd"
-    )
-    lr_mu: Literal["auto"] | Annotated[float, Field(gt=0, le=10)] = Field(
-        "auto",
-        description=(
-            "peak rate for batches of 128, scaled linearly with batch_size; cosine to 0. auto: 1e-3 (sgd), 1e-5 (adam)"
-        ),
-    )
-    l2: Literal["base"] | Annotated[float, Field(gt=0, le=100)] = Field(
-        "base",
-        description=(
-            "lambda, the coefficient of the L2 term of matrices and filters; the prior variance is 1/(lambda N). "
-            "base: the base run's coupled L2, or 1e-4 when it had none"
-        ),
-    )
-    bn: Literal["train", "frozen", "reestimate"] = Field(
-        "train",
-        description=(
-            "batch normalisation during the fit. train: batch statistics, running statistics follow. frozen: the "
-            "base network's statistics (also whenever a forward pass has fewer than 16 examples). reestimate: as "
-            "train, and the running statistics are averaged anew after the fit"
-        ),
-    )
-
-
 class MeanFieldConfig(FineTuningConfig):
-    """Settings of `mean_field`. The defaults are the preset `recommended`.
+    """Settings of `mean_field`. The defaults are the preset `recommended`; others are in `presets.py`."""
 
-    `posthoc`: no training, only the search for sigma around the base network. `tempered`: a tenth of the KL term.
-    """
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "posthoc": {"epochs": 0, "sigma_rescale": False},
-        "tempered": {"kl_temperature": 0.1},
-    }
-
-    select: Literal["weights", "all", "head"] | NamePatterns = Field(
+    select: Which = Field(
         "weights",
         description=(
             "the Bayesian parameters. weights: matrices and filters of linear, convolution, embedding and "
-            "attention layers. all: every parameter. head: weight and bias of the last linear layer"
+            "attention layers. paper: weights and biases of linear, 2-d convolution, 2-d batch norm and PReLU layers. "
+            "all: every parameter. head: weight and bias of the last linear layer. last_blocks:K: the last K blocks "
+            "before the head. Or {include: [PATTERN, ..], exclude: [PATTERN, ..]} by name"
         ),
     )
     train_rest: bool = Field(
         True,
         description="train the other parameters too, as point values; false keeps them as they are in the base network",
+    )
+    estimator: Literal["shared", "exemplar", "flipout", "local"] = Field(
+        "shared",
+        description=(
+            "noise of a training step. shared: one weight sample for the batch. exemplar: one per example. flipout: "
+            "one sample with random signs per example. local: noise on the outputs of layers, another model where "
+            "outputs share weights"
+        ),
     )
     sigma_init: SigmaInit = Field(RelativeRms(), description="where sigma starts")
     sigma_search: bool = Field(
@@ -147,11 +96,25 @@ class MeanFieldConfig(FineTuningConfig):
             "after the fit, try common factors on sigma on validation data; 1 is kept unless another is clearly better"
         ),
     )
-    travel: float = Field(
-        1.0,
+    optim_psi: Literal["adam", "sgd"] = Field(
+        "adam", description="optimiser of psi = ln sigma; sgd (momentum 0.9) hardly moves psi, as published"
+    )
+    lr_psi: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, description="peak rate of psi; None: set by `travel`"
+    )
+    schedule_psi: Literal["cosine", "constant", "steps"] = Field(
+        "cosine",
+        description="course of lr_psi. cosine: to a tenth. steps: times factor_psi after 1/4, 1/2 and 3/4 of the steps",
+    )
+    factor_psi: float = Field(0.1, gt=0, le=1, description="schedule_psi `steps`: factor on lr_psi at every milestone")
+    travel: float | None = Field(
+        default_factory=lambda given: None if given.get("lr_psi") or given.get("optim_psi") == "sgd" else 1.0,
         ge=0,
         le=20,
-        description="how far, in nats, Adam can carry ln sigma at most; sets its rate. 0 keeps sigma where it starts",
+        description=(
+            "how far, in nats, Adam can carry ln sigma at most; sets its rate. 0 keeps sigma where it starts. "
+            "Default 1, None where lr_psi is given"
+        ),
     )
     clamp: bool = Field(True, description="keep ln sigma within [-20, ln(prior sd) + 0.5] after every step")
     prior_mean: Literal["zero", "pretrained"] = Field(
@@ -162,6 +125,9 @@ class MeanFieldConfig(FineTuningConfig):
     )
     kl_temperature: float = Field(
         1.0, gt=0, le=100, description="factor on the KL term; other than 1, the posterior is tempered"
+    )
+    extra_mu_decay: float = Field(
+        0.0, ge=0, le=100, description="a second L2 coefficient on the Bayesian means, as the released demo has it"
     )
     encoding: Literal["sigma_aware", "raw"] = Field(
         "sigma_aware",
@@ -174,6 +140,11 @@ class MeanFieldConfig(FineTuningConfig):
     def _fits_together(self) -> MeanFieldConfig:
         if self.epochs == 0 and not self.sigma_search:
             raise ValueError("epochs 0 leaves nothing to do with sigma_search false; set epochs or sigma_search: true")
+        self._check_sigma()
+        self._check_psi()
+        return self
+
+    def _check_sigma(self) -> None:
         init = self.sigma_init
         if not isinstance(init, SEARCHABLE):
             if self.sigma_search:
@@ -188,12 +159,19 @@ class MeanFieldConfig(FineTuningConfig):
             )
         elif not self.sigma_search and init.value is None:
             raise ValueError("sigma_search false needs sigma_init.value; give a value or set sigma_search: true")
-        return self
 
-
-class MapFinetunedConfig(FineTuningConfig):
-    """Settings of `map_finetuned`: those of `mean_field` that a point mass has."""
-
-    epochs: int = Field(
-        12, ge=1, le=10_000, description="nominal passes over the training data, scaled by the protocol's budget"
-    )
+    def _check_psi(self) -> None:
+        if self.travel is not None and self.lr_psi is not None:
+            raise ValueError(
+                f"lr_psi ({self.lr_psi}) and travel ({self.travel}) both set the rate of psi; give one of them"
+            )
+        if self.optim_psi == "sgd":
+            if self.travel is not None:
+                raise ValueError(
+                    f"travel ({self.travel}) bounds the way of optim_psi 'adam', whose steps do not depend on the "
+                    "gradient's size; with 'sgd' give lr_psi"
+                )
+            if self.lr_psi is None:
+                raise ValueError("optim_psi 'sgd' needs lr_psi")
+        elif self.travel is None and self.lr_psi is None:
+            raise ValueError("optim_psi 'adam' needs travel or lr_psi")

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from benchmark import BitReader, BitWriter, CorruptBitstream
+from methods.mean_field.prior import LOWEST_PSI
 
 PSI_STEP = 0.25
 MU_STEP = 0.25
-LOWEST_PSI = -20.0  # sigma 2e-9: nothing of it is left in float32, and steps below it would overflow the indices
 
 _DECIMAL = Context(prec=40)
 
@@ -34,6 +34,7 @@ class Grid(NamedTuple):
 
 def quantise(mean: Tensor, log_sd: Tensor, mu_step: float = MU_STEP, psi_step: float = PSI_STEP) -> Grid:
     """Indices of flat `mean` and `log_sd` (D,)."""
+    # Below LOWEST_PSI the steps of mu would overflow their indices.
     psi = log_sd.double().clamp(min=LOWEST_PSI).div(psi_step).round().to(torch.int16).cpu().numpy()
     steps = steps_of(psi, mu_step, psi_step)
     return Grid(psi, np.rint(mean.double().cpu().numpy() / steps).astype(np.int64))

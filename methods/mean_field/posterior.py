@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import BitReader, BitWriter, CorruptBitstream, Fact, Posterior, Weights, copy_of
+from methods.finetuning.flat import Flat
 from methods.mean_field.encoding import read_gaussians, write_gaussians
-from methods.mean_field.flat import Flat
 
 Encoding = Literal["sigma_aware", "raw"]
 

@@ -16,7 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.mean_field.flat import Flat, chunks
+from methods.finetuning.flat import Flat, chunks
+
+LOWEST_PSI = -20.0
+"""sigma 2e-9: nothing of it is left in float32."""
+HEADROOM = 0.5
+"""Nats by which psi may exceed the value at which it settles without data."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +71,8 @@ class Prior:
             spread = away.square() + psi.double().mul(2).exp()
             total += spread.sum() * (self.lam * self.n_data / 2) - psi.sum(dtype=torch.float64)
         return float(total) + mean.numel() * (self.log_sd - 0.5)
+
+
+def log_sd_limits(prior: Prior) -> tuple[float, float]:
+    """What psi is kept within when it is clamped."""
+    return LOWEST_PSI, prior.log_sd + HEADROOM

@@ -8,9 +8,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from benchmark import Fact
-from methods.mean_field.flat import Flat, chunks
+from methods.finetuning.flat import Flat, chunks
+from methods.finetuning.select import Selection
 from methods.mean_field.prior import Prior
-from methods.mean_field.select import Selection
 from methods.mean_field.sigma import Initial
 
 LEARNED = 0.05
@@ -52,6 +52,23 @@ def clamped_fraction(psi: Tensor, limits: tuple[float, float]) -> float:
     # The limits in psi's own precision: that is where clamping puts it.
     on = sum(int(((part <= psi.new_tensor(low)) | (part >= psi.new_tensor(high))).sum()) for (part,) in chunks(psi))
     return on / len(psi)
+
+
+def finest_relative_sigma(mu: Flat, psi: Flat) -> float:
+    """Median of sigma / |w| over the Bayesian weights."""
+    # numpy: torch.median sorts, and torch.quantile takes at most 2^24 elements
+    return float(np.median((psi.flat.exp() / mu.flat.abs().clamp(min=1e-30)).cpu().numpy()))
+
+
+def marks(facts: Mapping[str, Fact]) -> str:
+    """What a reader of the row must know: `fixed sigma` where psi was not learned, `tempered`, `local noise`; joined
+    by commas, empty where there is nothing."""
+    named = {
+        "fixed sigma": not facts["psi_learned"],
+        "tempered": facts["tempered"],
+        "local noise": facts["estimator"] == "local",
+    }
+    return ", ".join(name for name, holds in named.items() if holds)
 
 
 def psi_facts(start: Initial, end: Flat) -> dict[str, Fact]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import Split, evaluating, forward
+from methods.finetuning.flat import Flat, chunks
 from methods.mean_field.config import SigmaInit
-from methods.mean_field.flat import Flat, chunks
 from methods.mean_field.sigma import initial_log_sd
 
 DRAWS = 8

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from methods.finetuning.flat import Flat
 from methods.mean_field.config import Constant, FanIn, RelativeAbs, RelativeRms, SigmaInit, UniformLog
-from methods.mean_field.flat import Flat
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ the others). Strides halve with rounding up, so every image size from 1x1 works.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
@@ -124,6 +125,10 @@ class ResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", layer)
         self.fc = nn.Linear(width_in, n_classes)
         he_initialise(self)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The blocks by parameter names, as timm's networks tell them; `coarse`: the stages."""
+        return {"stem": r"^conv1|bn1", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.bn1(self.conv1(x)))

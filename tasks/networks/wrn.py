@@ -6,6 +6,8 @@ channels, block B(3, 3), no dropout. Strides halve with rounding up, so every im
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
@@ -52,6 +54,12 @@ class WideResNet(nn.Module):
         self.bn = nn.BatchNorm2d(64 * width)
         self.fc = nn.Linear(64 * width, n_classes)
         he_initialise(self)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The blocks by parameter names, as timm's networks tell them, the final norm with the last; `coarse`: the
+        stages."""
+        stage = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
+        return {"stem": r"^conv1", "blocks": [(stage, None), (r"^bn", (99999,))]}
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))

@@ -14,7 +14,6 @@ from benchmark.errors import Interrupted
 from methods.map import Map
 from methods.map.evaluation import evaluate
 from methods.map.fit import fit_point
-from methods.map.optimisers import AdamW, Group, Sgd
 from methods.map.posterior import TrainedPoint
 from methods.map.recipe import Recipe, decays, rate, recipe_for
 
@@ -73,32 +72,6 @@ def history(folder):
 
 
 # --- what is minimised --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_optimisers_take_the_steps_of_torch_optim(name):
-    mine, theirs = perceptron(0), perceptron(0)
-    decay = {"sgd": 0.01, "adamw": 0.1}[name]
-    if name == "sgd":
-        reference = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=decay)
-        own = Sgd([Group(list(mine.parameters()), decay)])
-    else:
-        reference = torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=decay)
-        own = AdamW([Group(list(mine.parameters()), decay)])
-    batch = split(10, 3)
-    for t in range(5):
-        for network in (mine, theirs):
-            nn.functional.cross_entropy(network(batch.inputs), batch.labels).backward()
-        if t == 2:  # a step in which one weight has no gradient leaves that weight and its state alone
-            mine[1].bias.grad = theirs[1].bias.grad = None
-        for group in reference.param_groups:
-            group["lr"] = 0.1 / (t + 1)
-        reference.step()
-        reference.zero_grad()
-        own.step(0.1 / (t + 1))
-        assert all(weight.grad is None for weight in mine.parameters())
-    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
-        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)  # fused and plain kernels round differently
 
 
 def test_weights_decay_and_norms_and_biases_do_not():

@@ -16,12 +16,17 @@ from torch.profiler import ProfilerActivity, profile
 from benchmark import Split, weights_of
 from benchmark.allocator import keep_freed_memory
 from benchmark.predict import BATCH_SIZE, predict
-from methods.mean_field.modes import only_norms_training
+from methods.finetuning.descent import PointDescent, optimiser_for
+from methods.finetuning.modes import only_norms_training
+from methods.finetuning.precision import Precision
+from methods.finetuning.select import select
+from methods.finetuning.step import Step
+from methods.mean_field.estimators.choose import choose_estimator
+from methods.mean_field.learner import Descent, MeanFieldLearner
 from methods.mean_field.posterior import GaussianPosterior
 from methods.mean_field.prior import Prior
-from methods.mean_field.select import select
 from methods.mean_field.state import MeanFieldState
-from methods.mean_field.step import MeanFieldStep
+from methods.optimisers import Adam, Group
 from tasks.networks.catalogue import CifarResNet
 
 pytestmark = pytest.mark.benchmarks
@@ -52,18 +57,18 @@ def bayesian_step(base: torch.nn.Module) -> tuple[Callable[[torch.Tensor, torch.
     """The recommended step, and the bytes of the Bayesian weights."""
     state = MeanFieldState(base, select(base, "weights", train_rest=True))
     state.psi.flat.fill_(-6.0)
-    step = MeanFieldStep(
+    means, points = list(state.mu.views.values()), list(state.points.trained.values())
+    prior = Prior(5e-4, 50_000)
+    learner = MeanFieldLearner(
         base,
         state,
-        Prior(5e-4, 50_000),
-        decaying=set(),
-        optimiser="sgd",
-        mean_rate=lambda t: 1e-3,
-        log_sd_rate=lambda t: 1e-4,
-        clamp=True,
-        generator=torch.Generator().manual_seed(0),
-        micro_batch=None,
+        prior,
+        choose_estimator("shared", state, torch.Generator().manual_seed(0), 128),
+        PointDescent(state.points, optimiser_for("sgd", points), lambda t: 1e-3, set(), prior.lam),
+        Descent(optimiser_for("sgd", means), lambda t: 1e-3),
+        Descent(Adam([Group([state.psi.flat])], eps=1e-12), lambda t: 1e-4),
     )
+    step = Step(learner, micro_batch=None, precision=Precision("fp32", torch.device("cpu")))
 
     def run(inputs: torch.Tensor, labels: torch.Tensor) -> float:
         with only_norms_training(base, True):

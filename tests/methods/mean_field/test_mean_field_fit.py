@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from benchmark import ConfigError, Context, PointMass, forward, weights_of
 from benchmark.errors import Interrupted
 from benchmark.predict import predict
-from methods.mean_field import MapFinetuned, MeanField
-from methods.mean_field.train import Travel
+from methods.map_finetuned import MapFinetuned
+from methods.mean_field import MeanField
+from methods.mean_field.rates import Travel
 
 QUICK = {"epochs": 2, "batch_size": 20}
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mean_field_cases import double, oracle
 
-from methods.mean_field.flat import CHUNK, Flat
+from methods.finetuning.flat import CHUNK, Flat
 from methods.mean_field.prior import Prior
 
 

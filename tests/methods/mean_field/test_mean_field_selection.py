@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from benchmark import ConfigError
-from methods.mean_field.config import NamePatterns
-from methods.mean_field.probe import keep_used
-from methods.mean_field.select import select, select_nothing
+from methods.finetuning.config import NamePatterns
+from methods.finetuning.probe import keep_used
+from methods.finetuning.select import select, select_nothing
 
 
 def names(net: nn.Module) -> list[str]:

@@ -12,8 +12,8 @@ from mean_field_cases import double, network, oracle, split
 from torch import nn
 
 from benchmark import Split, forward, weights_of
+from methods.finetuning.flat import Flat
 from methods.mean_field.config import Constant, FanIn, RelativeAbs, RelativeRms, UniformLog
-from methods.mean_field.flat import Flat
 from methods.mean_field.search import (
     DRAWS,
     GRID,

@@ -11,13 +11,19 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from benchmark import Diverged
-from methods.mean_field.flat import CHUNK, Flat
-from methods.mean_field.modes import averaging, only_norms_training, resolve_bn
-from methods.mean_field.prior import Prior
-from methods.mean_field.select import Selection, select
+from methods.finetuning.descent import PointDescent, optimiser_for
+from methods.finetuning.flat import CHUNK, Flat
+from methods.finetuning.modes import averaging, only_norms_training, resolve_bn
+from methods.finetuning.precision import Precision
+from methods.finetuning.select import Selection, select
+from methods.finetuning.step import LOOK_EVERY, MAX_SKIPPED, Step
+from methods.mean_field.estimators.choose import choose_estimator
+from methods.mean_field.estimators.shared import log_sd_gradient, perturb
+from methods.mean_field.learner import Descent, MeanFieldLearner
+from methods.mean_field.prior import Prior, log_sd_limits
+from methods.mean_field.rates import Travel
 from methods.mean_field.state import MeanFieldState
-from methods.mean_field.step import MAX_SKIPPED, MeanFieldStep, log_sd_gradient, log_sd_limits, perturb
-from methods.mean_field.train import Travel
+from methods.optimisers import Adam, Group
 
 
 def test_a_shared_sample_gives_the_oracle_s_output():
@@ -102,66 +108,98 @@ def test_formulas_in_chunks_equal_those_in_one_piece():
     assert torch.allclose(eps, expected, rtol=1e-6, atol=1e-6)
 
 
-def step_on(net: nn.Module, *, travel_rate: float | None = 1e-2, **options) -> MeanFieldStep:
-    selection = options.pop("selection", None) or select(net, "weights", train_rest=True)
-    state = MeanFieldState(net, selection)
-    state.psi.flat.fill_(options.pop("psi", -2.0))
-    settings = {
-        "decaying": {"head.weight", "conv.weight"},
-        "optimiser": "sgd",
-        "mean_rate": lambda t: 0.05,
-        "log_sd_rate": None if travel_rate is None else (lambda t: travel_rate),
-        "clamp": True,
-        "generator": torch.Generator().manual_seed(5),
-        "micro_batch": None,
+class Small:
+    """A step on a small network, and what the tests look at."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        travel_rate: float | None = 1e-2,
+        selection: Selection | None = None,
+        psi: float = -2.0,
+        decaying: set[str] | None = None,
+        estimator: str = "shared",
+        micro_batch: int | None = None,
+        precision: str = "fp32",
         **options,
-    }
-    return MeanFieldStep(net, state, Prior(5e-3, 60), **settings)
+    ) -> None:
+        self.net = net
+        self.state = state = MeanFieldState(net, selection or select(net, "weights", train_rest=True))
+        state.psi.flat.fill_(psi)
+        self.prior = Prior(5e-3, 60)
+        self.learner = MeanFieldLearner(
+            net,
+            state,
+            self.prior,
+            choose_estimator(estimator, state, torch.Generator().manual_seed(5), micro_batch or 60),
+            PointDescent(
+                state.points,
+                optimiser_for("sgd", list(state.points.trained.values())),
+                lambda t: 0.05,
+                {"head.weight", "conv.weight"} if decaying is None else decaying,
+                self.prior.lam,
+            ),
+            Descent(optimiser_for("sgd", list(state.mu.views.values())), lambda t: 0.05),
+            None if travel_rate is None else Descent(Adam([Group([state.psi.flat])], eps=1e-12), lambda t: travel_rate),
+            **options,
+        )
+        self.step = Step(self.learner, micro_batch=micro_batch, precision=Precision(precision, torch.device("cpu")))
+
+    def __call__(self, inputs: Tensor, labels: Tensor, t: int) -> Tensor:
+        return self.step(inputs, labels, t)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a step may change."""
+        points = self.state.points
+        return {"mu": self.state.mu.flat, "psi": self.state.psi.flat, **points.trained, **points.buffers}
 
 
 def test_a_skipped_batch_leaves_no_trace_in_weights_or_running_statistics():
     data, net = split(20), network()
-    step = step_on(net)
-    before = {**step.state.buffers, **step.state.trained, "mu": step.state.mu.flat, "psi": step.state.psi.flat}
-    before = {name: tensor.detach().clone() for name, tensor in before.items()}
+    step = Small(net)
+    before = {name: tensor.detach().clone() for name, tensor in step.tensors().items()}
     poisoned = data.inputs.clone()
     poisoned[3] = float("nan")
     with only_norms_training(net, True):
         step(poisoned, data.labels, 0)
-    after = {**step.state.buffers, **step.state.trained, "mu": step.state.mu.flat, "psi": step.state.psi.flat}
-    assert step.skipped == 1
+    after = step.tensors()
+    assert step.step.skipped == 1
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 7, 20])
 def test_micro_batches_give_the_same_step(micro_batch):
     data = split(20)
-    steps = [step_on(network(), micro_batch=size) for size in (None, micro_batch)]
+    steps = [Small(network(), micro_batch=size) for size in (None, micro_batch)]
     for step in steps:
-        with only_norms_training(step._network, False):
+        with only_norms_training(step.net, False):
             loss = step(data.inputs, data.labels, 0)
         assert math.isfinite(loss)
     whole, pieces = (step.state for step in steps)
     assert torch.allclose(whole.mu.flat, pieces.mu.flat, atol=1e-6)
     # Adam's first step is a sign times the rate: where the gradient is not zero, all is equal.
     assert torch.allclose(whole.psi.flat, pieces.psi.flat, atol=1e-6)
-    assert all(torch.allclose(whole.trained[name], pieces.trained[name], atol=1e-6) for name in whole.trained)
+    assert all(
+        torch.allclose(whole.points.trained[name], pieces.points.trained[name], atol=1e-6)
+        for name in whole.points.trained
+    )
 
 
 def test_vanishing_noise_with_fixed_sigma_trains_like_a_point():
     data = split(60)
     net = network()
     names = tuple(name for name, _ in net.named_parameters())
-    noisy = step_on(net, psi=-20.0, travel_rate=None)
-    point = step_on(net, travel_rate=None, selection=Selection((), names, ()))
+    noisy = Small(net, psi=-20.0, travel_rate=None)
+    point = Small(net, travel_rate=None, selection=Selection((), names, ()))
     for step in (noisy, point):
         with only_norms_training(net, True):
             for t in range(10):
                 step(data.inputs, data.labels, t)
-    for name, tensor in {**noisy.state.mu.views, **noisy.state.trained}.items():
-        assert torch.allclose(tensor, point.state.trained[name], atol=1e-6)
-    for name, buffer in noisy.state.buffers.items():
-        assert torch.allclose(buffer, point.state.buffers[name], atol=1e-6)
+    for name, tensor in {**noisy.state.mu.views, **noisy.state.points.trained}.items():
+        assert torch.allclose(tensor, point.state.points.trained[name], atol=1e-6)
+    for name, buffer in noisy.state.points.buffers.items():
+        assert torch.allclose(buffer, point.state.points.buffers[name], atol=1e-6)
     assert (noisy.state.psi.flat == -20).all()
 
 
@@ -171,10 +209,10 @@ def test_dropout_is_off_inside_a_step_and_the_network_keeps_everything():
     data = split(40)
     losses = []
     for _ in range(2):
-        step = step_on(net)
+        step = Small(net)
         with only_norms_training(net, True):
             losses.append(float(step(data.inputs, data.labels, 0)))
-        assert not torch.equal(step.state.buffers["norm.running_mean"], before["norm.running_mean"])
+        assert not torch.equal(step.state.points.buffers["norm.running_mean"], before["norm.running_mean"])
     assert losses[0] == losses[1]  # a dropout mask from the global generator would differ
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert all(module.training for module in net.modules())
@@ -186,10 +224,10 @@ def test_statistics_stay_frozen_when_asked_and_below_sixteen_examples():
     assert resolve_bn(net, "train", 16) == "train"
     assert resolve_bn(net, "train", 15) == "frozen"
     assert resolve_bn(nn.Linear(2, 2), "train", 128) == "none"
-    step = step_on(net)
+    step = Small(net)
     with only_norms_training(net, False):
         step(split(20).inputs, split(20).labels, 0)
-    assert torch.equal(step.state.buffers["norm.running_mean"], net.norm.running_mean)
+    assert torch.equal(step.state.points.buffers["norm.running_mean"], net.norm.running_mean)
 
 
 def test_averaging_is_undone():
@@ -201,7 +239,7 @@ def test_averaging_is_undone():
 
 def test_a_loss_that_is_not_finite_changes_no_weight_and_eleven_in_a_row_diverge():
     net = network()
-    step = step_on(net)
+    step = Small(net)
     before = step.state.mu.flat.clone(), step.state.psi.flat.clone()
     broken = torch.full((20, 1, 6, 6), math.nan)
     labels = split(20).labels
@@ -211,17 +249,20 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_eleven_in_a_row_diverge
         assert torch.equal(step.state.mu.flat, before[0])
         assert torch.equal(step.state.psi.flat, before[1])
         step(split(20).inputs, labels, MAX_SKIPPED)  # a good step ends the row
-        assert (step.skipped, step.skipped_in_row) == (MAX_SKIPPED, 0)
+        step.step.look()
+        assert step.step.skipped == MAX_SKIPPED
         for t in range(MAX_SKIPPED):
             step(broken, labels, t)
+        step.step.look()
+        step(broken, labels, 0)
         with pytest.raises(Diverged, match="lr_mu"):
-            step(broken, labels, MAX_SKIPPED)
+            step(broken, labels, LOOK_EVERY - 1)
 
 
 def test_psi_is_clamped_to_half_a_nat_above_its_resting_value():
-    step = step_on(network(), travel_rate=5.0)
+    step = Small(network(), travel_rate=5.0)
     data = split(20)
-    with only_norms_training(step._network, False):
+    with only_norms_training(step.net, False):
         for t in range(3):
             step(data.inputs, data.labels, t)
     low, high = log_sd_limits(step.prior)
@@ -240,7 +281,7 @@ def test_a_parameter_without_gradient_in_one_batch_counts_as_zero_gradient():
             return (self.first if len(x) < 15 else self.second)(x.flatten(1))
 
     net = Sometimes()
-    step = step_on(net, travel_rate=None, decaying=set())
+    step = Small(net, travel_rate=None, decaying=set())
     step(split(10).inputs, split(10).labels, 0)
     decay = 1 - 0.05 * 1.9 * 5e-3  # Nesterov's first step: (1 + momentum) times the gradient of the prior
     assert torch.allclose(step.state.mu.views["second.weight"], net.second.weight.detach() * decay, rtol=1e-5)

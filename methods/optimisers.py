@@ -1,6 +1,6 @@
-"""SGD with Nesterov momentum and AdamW, on torch's functional optimisers.
+"""SGD with momentum, Adam and AdamW, on torch's functional optimisers.
 
-The same kernels and numbers as `torch.optim.SGD` and `torch.optim.AdamW` with `fused=True`. Their classes import the
+The same kernels and numbers as `torch.optim.SGD`, `Adam` and `AdamW` with `fused=True`. Their classes import the
 compiler when the first one is built, which takes longer than training a small network.
 """
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.optim.adamw import adamw
+from torch import Tensor
+from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
 MOMENTUM = 0.9
@@ -23,15 +23,18 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 class Group:
     """Parameters that decay alike."""
 
-    parameters: Sequence[nn.Parameter]
-    decay: float
+    parameters: Sequence[Tensor]
+    decay: float = 0.0
 
 
 class Optimiser(Protocol):
-    """What `fit_point` needs of an optimiser; its state is part of checkpoints."""
+    """What a training step needs of an optimiser; its state is part of checkpoints."""
 
-    def step(self, lr: float) -> None:
-        """Update every parameter that has a gradient, then drop the gradients. Does not wait for the device."""
+    def step(self, lr: float, found_inf: Tensor | None = None) -> None:
+        """Update every parameter that has a gradient, then drop the gradients. Does not wait for the device.
+
+        found_inf: float32 (), on the parameters' device; where it is not 0 the step changes nothing.
+        """
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -39,14 +42,17 @@ class Optimiser(Protocol):
 
 
 class Sgd:
-    """g = gradient + decay w;  v = 0.9 v + g;  w = w - lr (g + 0.9 v). The decay is a coupled L2 penalty."""
+    """g = gradient + decay w;  v = m v + g;  w = w - lr (g + m v), or w - lr v without Nesterov's look-ahead.
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self._groups = groups
+    m: momentum. The decay is a coupled L2 penalty.
+    """
+
+    def __init__(self, groups: Sequence[Group], *, momentum: float = MOMENTUM, nesterov: bool = True) -> None:
+        self._groups, self._momentum, self._nesterov = groups, momentum, nesterov
         self._velocity = [[torch.zeros_like(w) for w in group.parameters] for group in groups]
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
+    def step(self, lr: float, found_inf: Tensor | None = None) -> None:
         for group, velocity in zip(self._groups, self._velocity, strict=True):
             weights, gradients, chosen = _with_gradient(group)
             sgd(
@@ -54,9 +60,10 @@ class Sgd:
                 gradients,
                 [velocity[index] for index in chosen],
                 fused=True,
+                found_inf=found_inf,
                 lr=lr,
-                momentum=MOMENTUM,
-                nesterov=True,
+                momentum=self._momentum,
+                nesterov=self._nesterov,
                 dampening=0.0,
                 weight_decay=group.decay,
                 maximize=False,
@@ -69,21 +76,22 @@ class Sgd:
         _copy_into(self._velocity, state["velocity"])
 
 
-class AdamW:
-    """Adam (betas 0.9 and 0.999) after w = w - lr decay w: the decay is decoupled (Loshchilov and Hutter 2019)."""
+class Adam:
+    """Adam, betas 0.9 and 0.999 (Kingma and Ba 2015). A group's decay is an L2 term in the gradient, or `decoupled`:
+    w = w - lr decay w before the step (AdamW, Loshchilov and Hutter 2019)."""
 
-    def __init__(self, groups: Sequence[Group]) -> None:
-        self._groups = groups
+    def __init__(self, groups: Sequence[Group], *, eps: float = EPS, decoupled: bool = False) -> None:
+        self._groups, self._eps, self._decoupled = groups, eps, decoupled
         self._mean = [[torch.zeros_like(w) for w in group.parameters] for group in groups]
         self._square = [[torch.zeros_like(w) for w in group.parameters] for group in groups]
         # One count per weight, on its device: a weight without a gradient in some step does not count that step.
         self._steps = [[torch.zeros((), device=w.device) for w in group.parameters] for group in groups]
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
+    def step(self, lr: float, found_inf: Tensor | None = None) -> None:
         for index, group in enumerate(self._groups):
             weights, gradients, chosen = _with_gradient(group)
-            adamw(
+            adam(
                 weights,
                 gradients,
                 [self._mean[index][i] for i in chosen],
@@ -91,11 +99,13 @@ class AdamW:
                 [],
                 [self._steps[index][i] for i in chosen],
                 fused=True,
+                found_inf=found_inf,
+                decoupled_weight_decay=self._decoupled,
                 lr=lr,
                 beta1=BETA1,
                 beta2=BETA2,
                 weight_decay=group.decay,
-                eps=EPS,
+                eps=self._eps,
                 amsgrad=False,
                 maximize=False,
             )

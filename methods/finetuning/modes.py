@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+Normalisation = Literal["train", "frozen", "reestimate", "none"]
 SMALLEST_BATCH = 16
 """Examples per forward pass below which batch statistics are too noisy to train with."""
 
@@ -18,9 +19,7 @@ def norms(network: nn.Module) -> list[_NormBase]:
     return [module for module in network.modules() if isinstance(module, _NormBase) and module.track_running_stats]
 
 
-def resolve_bn(
-    network: nn.Module, bn: Literal["train", "frozen", "reestimate"], examples: int
-) -> Literal["train", "frozen", "reestimate", "none"]:
+def resolve_bn(network: nn.Module, bn: Literal["train", "frozen", "reestimate"], examples: int) -> Normalisation:
     """How normalisation really runs: `none` without running statistics, `frozen` below 16 examples per pass."""
     if not norms(network):
         return "none"

@@ -9,8 +9,8 @@ from typing import Literal
 from torch import nn
 
 from benchmark import ConfigError, RunContext
+from methods.finetuning.config import REFERENCE_BATCH, FineTuningConfig
 from methods.map.recipe import decays
-from methods.mean_field.config import REFERENCE_BATCH, FineTuningConfig
 
 ASSUMED_L2 = 1e-4
 AUTO_RATE = {"sgd": 1e-3, "adam": 1e-5}
@@ -18,7 +18,7 @@ AUTO_RATE = {"sgd": 1e-3, "adam": 1e-5}
 
 @dataclass(frozen=True)
 class Recipe:
-    """optimiser of the means; rate: its peak, for the batch size in use; l2: lambda; l2_assumed: the base run had no
+    """optimiser of the means; rate: its peak; l2: lambda; l2_assumed: the base run had no
     coupled L2 to take it from."""
 
     optimiser: Literal["sgd", "adam"]
@@ -42,11 +42,9 @@ def recipe_for(config: FineTuningConfig, ctx: RunContext) -> Recipe:
         optimiser = "adam" if adaptive else "sgd"
     else:
         optimiser = config.optim_mu
-    rate = AUTO_RATE[optimiser] if config.lr_mu == "auto" else config.lr_mu
+    rate = AUTO_RATE[optimiser] * config.batch_size / REFERENCE_BATCH if config.lr_mu == "auto" else config.lr_mu
     found = float(facts.get("l2", 0.0)) if config.l2 == "base" else config.l2
-    return Recipe(
-        optimiser, rate * config.batch_size / REFERENCE_BATCH, found if found > 0 else ASSUMED_L2, not found > 0
-    )
+    return Recipe(optimiser, rate, found if found > 0 else ASSUMED_L2, not found > 0)
 
 
 def decaying(network: nn.Module) -> set[str]:

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from benchmark import ConfigError, Split, forward, weights_of
-from methods.mean_field.modes import only_norms_training
-from methods.mean_field.select import Selection
+from methods.finetuning.modes import only_norms_training
+from methods.finetuning.select import Selection
 
 log = logging.getLogger("bnnbench")
 

@@ -6,18 +6,19 @@ import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from benchmark import ConfigError, nearest
-from methods.mean_field.config import NamePatterns
+from methods.finetuning.config import NamePatterns, Which, last_blocks
 
 log = logging.getLogger("bnnbench")
 
 WEIGHT_OWNERS = (nn.Linear, _ConvNd, nn.Embedding, nn.MultiheadAttention)
+PAPER_OWNERS = (nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.PReLU)
+"""The layers that BayesAdapter's code has Bayesian forms of, weights and biases."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,7 @@ class Selection:
         )
 
 
-def select(
-    network: nn.Module, which: Literal["weights", "all", "head"] | NamePatterns, *, train_rest: bool
-) -> Selection:
+def select(network: nn.Module, which: Which, *, train_rest: bool) -> Selection:
     """Sort the network's parameters.
 
     which: see `MeanFieldConfig.select`. Parameters that do not require gradients are frozen and never Bayesian.
@@ -58,8 +57,12 @@ def select(
         chosen = set(names)
     elif which == "head":
         chosen = _head(network)
+    elif which == "weights":
+        chosen = _owned_by(network, WEIGHT_OWNERS, matrices_only=True)
+    elif which == "paper":
+        chosen = _owned_by(network, PAPER_OWNERS)
     else:
-        chosen = _weights(network)
+        chosen = set().union(*blocks_before_head(network, last_blocks(which) or 1))
     chosen -= frozen
     if not chosen:
         raise ConfigError(
@@ -96,8 +99,8 @@ def _check_kinds(network: nn.Module) -> None:
             )
 
 
-def _weights(network: nn.Module) -> set[str]:
-    """Matrices and filters of linear, convolution, embedding and attention layers, by the network's own names.
+def _owned_by(network: nn.Module, owners: tuple[type[nn.Module], ...], *, matrices_only: bool = False) -> set[str]:
+    """Parameters of layers of these kinds, by the network's own names.
 
     A tied parameter counts as soon as one of its owners does.
     """
@@ -105,7 +108,7 @@ def _weights(network: nn.Module) -> set[str]:
     return {
         own[id(parameter)]
         for name, parameter in network.named_parameters(remove_duplicate=False)
-        if parameter.dim() >= 2 and isinstance(_owner(network, name), WEIGHT_OWNERS)
+        if (parameter.dim() >= 2 or not matrices_only) and isinstance(_owner(network, name), owners)
     }
 
 
@@ -119,6 +122,34 @@ def _head(network: nn.Module) -> set[str]:
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
     members = {id(parameter) for parameter in linear[-1].parameters()} if linear else set()
     return {name for name, parameter in network.named_parameters() if id(parameter) in members}
+
+
+def blocks_before_head(network: nn.Module, count: int) -> list[set[str]]:
+    """Parameter names of the last `count` blocks before the head, in order; the head's own group is not a block.
+
+    Blocks are the finest groups of the network's `group_matcher` (timm's convention), or else what shares the first
+    component of its name.
+
+    Raises:
+        ConfigError: the network has fewer blocks.
+    """
+    blocks = [group for group in _groups(network) if not group & _head(network)]
+    if len(blocks) < count:
+        raise ConfigError(f"select 'last_blocks:{count}' asks for more than the {len(blocks)} blocks of this network.")
+    return blocks[-count:]
+
+
+def _groups(network: nn.Module) -> list[set[str]]:
+    matcher = getattr(network, "group_matcher", None)
+    if callable(matcher):
+        from timm.models import group_parameters
+
+        groups = group_parameters(network, matcher(coarse=False))
+        return [set(names) for _, names in sorted(groups.items())]
+    by_name: dict[str, set[str]] = {}
+    for name, _ in network.named_parameters():
+        by_name.setdefault(name.partition(".")[0], set()).add(name)
+    return list(by_name.values())
 
 
 def _by_pattern(names: list[str], frozen: set[str], patterns: NamePatterns) -> set[str]:

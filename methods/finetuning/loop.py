@@ -1,0 +1,116 @@
+"""The training loop of a fine-tuning: modes of the network, epochs, and what has to be finite at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from benchmark import Fact, Problem, RunContext, require_finite
+from methods.finetuning.base_run import Recipe
+from methods.finetuning.config import FineTuningConfig
+from methods.finetuning.descent import Rate
+from methods.finetuning.modes import Normalisation, only_norms_training, resolve_bn
+from methods.finetuning.points import Points
+from methods.finetuning.precision import Precision, resolve
+from methods.finetuning.statistics import Sampler, average_statistics
+from methods.finetuning.step import Learner, Step
+from methods.training import Stateful, cosine, train
+
+log = logging.getLogger("bnnbench")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The length and the ways of one fine-tuning, resolved. bn: how normalisation really runs."""
+
+    epochs: int
+    steps: int
+    micro_batch: int | None
+    bn: Normalisation
+    precision: Precision
+
+    @classmethod
+    def of(cls, problem: Problem, ctx: RunContext, config: FineTuningConfig, *, divisible: bool = True) -> Schedule:
+        """divisible: a step in parts is the step in one piece, up to rounding, where statistics do not matter."""
+        epochs = problem.epochs(config.epochs)
+        size = min(config.micro_batch or config.batch_size, config.batch_size, len(problem.train))
+        bn = resolve_bn(problem.network, config.bn, size)
+        micro_batch = config.micro_batch
+        if ctx.micro_batch is not None and ctx.micro_batch < size:
+            # An operational setting must not change a number: statistics of a part of the batch are other numbers.
+            if divisible and bn in ("none", "frozen"):
+                micro_batch = ctx.micro_batch
+            else:
+                log.warning("The launcher's micro-batch would change this run's numbers and is not used.")
+        precision = Precision(resolve(config.precision, ctx.device), ctx.device)
+        return cls(epochs, epochs * problem.train.steps(config.batch_size), micro_batch, bn, precision)
+
+    def facts(self) -> dict[str, Fact]:
+        """bn, precision."""
+        return {"bn": self.bn, "precision": self.precision.kind}
+
+
+def rate_of(config: FineTuningConfig, recipe: Recipe, steps: int) -> Rate:
+    """The rate of the means: constant, or cosine to 0."""
+    if config.schedule_mu == "constant":
+        return lambda t: recipe.rate
+    return lambda t: cosine(t, steps, recipe.rate)
+
+
+def fine_tune(
+    problem: Problem,
+    ctx: RunContext,
+    config: FineTuningConfig,
+    schedule: Schedule,
+    learner: Learner,
+    *,
+    sampler: Sampler,
+    remembered: Mapping[str, Stateful] | None = None,
+    measures: Callable[[], Mapping[str, float | str]] = dict,
+) -> dict[str, Fact]:
+    """Train `learner` in place; returns facts of the training.
+
+    sampler: draws weights for `bn: reestimate`. remembered: what else checkpoints carry. measures: logged per epoch.
+
+    Raises:
+        Diverged: the loss stays non-finite, or a point-valued weight or running statistic ends so.
+    """
+    step = Step(learner, micro_batch=schedule.micro_batch, precision=schedule.precision)
+
+    def after_epoch(epoch: int, loss: float) -> None:
+        step.look()
+        ctx.log(epoch=epoch + 1, train_loss=loss, skipped_steps=step.skipped, **measures())
+
+    with only_norms_training(problem.network, schedule.bn in ("train", "reestimate")):
+        train(
+            problem,
+            ctx,
+            epochs=schedule.epochs,
+            batch_size=config.batch_size,
+            step=step,
+            stateful={"step": step, **(remembered or {})},
+            after_epoch=after_epoch,
+        )
+    if schedule.bn == "reestimate":
+        average_statistics(
+            problem.network, learner.points, sampler, problem.train, config.batch_size, ctx.seed_for("reestimate")
+        )
+    require_finite_points(learner.points)
+    return {**schedule.facts(), "skipped_steps": step.skipped, "overflown_steps": step.overflown}
+
+
+ADVICE = "Try a third of lr_mu, and half of travel."
+
+
+def require_finite_points(points: Points) -> None:
+    """Raise Diverged when a non-finite number got into a point-valued weight or a running statistic."""
+    for name, tensor in points.floats().items():
+        require_finite(float(tensor.sum(dtype=torch.float64)), f"the sum of '{name}'", ADVICE)
+
+
+def recipe_facts(recipe: Recipe) -> dict[str, Fact]:
+    """The resolved settings that depend on the base run."""
+    return {"optimiser": recipe.optimiser, "lr": recipe.rate, "l2": recipe.l2, "l2_assumed": recipe.l2_assumed}

@@ -1,0 +1,45 @@
+"""Running statistics of normalisation layers, estimated anew after a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import Split, forward, seed_from
+from methods.finetuning.modes import averaging, norms, only_norms_training
+from methods.finetuning.points import Points
+
+BATCHES = 100
+
+Sampler = Callable[[torch.Generator], Mapping[str, Tensor]]
+"""One draw of the Bayesian weights, by a generator on their device; empty where there are none."""
+
+
+@torch.no_grad()
+def average_statistics(
+    network: nn.Module, points: Points, sampler: Sampler, split: Split, batch_size: int, seed: int
+) -> None:
+    """Replace the running statistics in `points.buffers` by their plain average over 100 training batches, each seen
+    by a weight sample of its own."""
+    _reset(network, points)
+    order = torch.Generator().manual_seed(seed_from(seed, "order"))
+    noise = torch.Generator(split.inputs.device).manual_seed(seed_from(seed, "noise"))
+    done = 0
+    with only_norms_training(network, True), averaging(network):
+        while done < BATCHES:
+            for inputs, _ in split.training_batches(batch_size, order):
+                forward(network, {**points.tensors(), **sampler(noise)}, inputs)
+                done += 1
+                if done == BATCHES:
+                    break
+
+
+def _reset(network: nn.Module, points: Points) -> None:
+    own = {id(norm) for norm in norms(network)}
+    start = {"running_mean": 0, "running_var": 1, "num_batches_tracked": 0}
+    for path, module in network.named_modules():
+        if id(module) in own:
+            for name, value in start.items():
+                points.buffers[f"{path}.{name}".removeprefix(".")].fill_(value)
