@@ -23,6 +23,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 benchmarks: $(READY)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[test,benchmarks]'
 	$(BIN)/python -m pytest -m benchmarks -s
 
 setup: $(READY)

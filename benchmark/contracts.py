@@ -86,8 +86,24 @@ class Posterior(ABC):
         device = next(network.parameters()).device
         return cls.from_state({name: tensor.to(device) for name, tensor in src.generic().items()}, network)
 
+    score_name: ClassVar[str | None] = None
+    """What `score` measures, in two or three words; a posterior that overrides `score` names it."""
+
+    def score(self, network: nn.Module, draws: Sequence[Weights], inputs: Tensor) -> Tensor | None:
+        """The posterior's own uncertainty (n,) about each of `inputs` (n, C, H, W): larger = more suspicious.
+
+        For detecting out-of-distribution and attacked inputs, beside the scores that every prediction has. `draws` are
+        the weight samples that the prediction averages, `network` is in eval mode and is to be left as it is. Must be
+        differentiable with respect to `inputs` (attacks that know the score ascend it) and treat every example on its
+        own: the suite calls it in batches. None: this posterior has no score of its own.
+        """
+        return None
+
     def facts(self) -> dict[str, Fact]:
-        """Finite numbers and short texts worth a column: outliers, acceptance, KL per weight, ..."""
+        """Finite numbers and short texts worth a column: outliers, acceptance, KL per weight, ...
+
+        The fact `marks`, a text with commas, holds what a reader of the row must know ("fixed sigma"); tables show it
+        behind the row's name."""
         return {}
 
 
@@ -225,6 +241,19 @@ class Task(ABC):
 
     def true_log_probs(self, config: Any, inputs: Tensor) -> Tensor | None:
         """Exact log p(y | x), float64 (n, K), for tasks whose law is known; else None."""
+        return None
+
+    def ood(self, config: Any) -> Mapping[str, Tensor]:
+        """Named sets of inputs (m, C, H, W), float32 on the CPU, that belong to none of the classes, in the
+        normalisation of the test set. Every prediction is scored on how well it tells them from the test set."""
+        return {}
+
+    def input_range(self, config: Any) -> tuple[Tensor, Tensor] | None:
+        """Per-channel values (C,) of black and of white, the lowest and the highest legal pixel, in the normalisation
+        of the test set. Attacks stay between them, and their strength is a fraction of white - black.
+
+        None: the inputs have no bounds, and the task cannot be attacked. Called while planning a study with attacks.
+        """
         return None
 
 

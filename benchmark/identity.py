@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from benchmark.attacks.config import Attack
 from benchmark.config import Config
 from benchmark.errors import CorruptFile
 from benchmark.files import canonical_json
@@ -28,6 +29,33 @@ class Protocol(Config):
 
     draws: int = Field(20, ge=1, description="S, weight samples averaged by a prediction")
     budget: float = Field(1.0, gt=0, description="factor on the nominal training length of every method")
+    attacks: tuple[Attack, ...] = Field((), description="adversarial attacks on every prediction")
+
+    @field_validator("attacks", mode="before")
+    @classmethod
+    def _one_need_not_be_a_list(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str | dict) else given
+
+    @field_validator("attacks")
+    @classmethod
+    def _labels_are_unique(cls, attacks: tuple[Attack, ...]) -> tuple[Attack, ...]:
+        for index, attack in enumerate(attacks):
+            if attack.label in {other.label for other in attacks[:index]}:
+                raise ValueError(
+                    f"two attacks are called '{attack.label}', which names their results. Change kind, norm, epsilon, "
+                    "steps or adaptive of one of them, or leave it out"
+                )
+        return attacks
+
+    def identity(self) -> dict[str, Any]:
+        """A protocol without attacks has the identity that it had before there were any."""
+        return self.model_dump(mode="json", exclude=None if self.attacks else {"attacks"})
+
+
+def shown_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A protocol's identity as tables show it: attacks by their labels."""
+    attacks = [Attack(**attack).label for attack in protocol.get("attacks", ())]
+    return {**protocol, "attacks": ",".join(attacks)} if attacks else dict(protocol)
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from torch import nn
 
 from benchmark.compression import BitReader, BitWriter
 from benchmark.context import Context
-from benchmark.contracts import Posterior, SplitName, Weights
+from benchmark.contracts import Posterior, Weights
 from benchmark.cost import latency, macs_per_forward, peak_memory
-from benchmark.data import Split
-from benchmark.errors import Diverged, PluginError
+from benchmark.errors import PluginError
+from benchmark.evaluation import Predictor, draws_generator, predicted_for_detection, predicted_splits
 from benchmark.files import write_bytes, write_json, write_via
 from benchmark.identity import Protocol, RunSpec
 from benchmark.metrics.compression import score_weights
 from benchmark.operation import Operation
-from benchmark.predict import Predictive, effective_draws, predict
+from benchmark.predict import effective_draws
 from benchmark.problem import (
     decode_posterior,
     method_of,
@@ -33,9 +33,10 @@ from benchmark.problem import (
     network_of,
     posteriors_of_needs,
     problem_of,
-    split_of,
+    required_split,
     task_of,
 )
+from benchmark.publish import sealed
 from benchmark.runfolder import RunFolder
 from benchmark.seeds import seed_from
 from benchmark.weights import buffer_count, parameter_count
@@ -107,7 +108,7 @@ def fit(
         **memory,
     }
     before_write()
-    write_json(run.file("fit.json"), record)
+    write_json(run.file("fit.json"), sealed(record))
 
 
 def evaluate(
@@ -117,9 +118,12 @@ def evaluate(
     posterior = decode_posterior(run, spec, device)
     network = network_of(spec, seed_from("architecture"), device)
     draws = Protocol(**spec.protocol).draws
+    predictor = Predictor(spec, network, posterior, device, operation.micro_batch)
     started = time.monotonic()
-    arrays = _predictions(spec, network, posterior, draws, device)
+    arrays = predicted_splits(predictor)
     predict_seconds = time.monotonic() - started
+    detection, attacks = predicted_for_detection(predictor)
+    arrays |= detection
     before_write()
     _save_arrays(run, "predictions.npz", arrays)
     data = run.file("posterior.bin").read_bytes()
@@ -128,71 +132,27 @@ def evaluate(
         "posterior_sha256": hashlib.sha256(data).hexdigest(),
         "predict_seconds": predict_seconds,
         "draws": effective_draws(posterior, draws),
+        "score": posterior.score_name if "test.score" in arrays else None,
+        "attacks": attacks,
         "codec": reader.codec,
         "sections": reader.sections(),
         "weights": _weight_statistics(network, posterior),
         **_measured(spec, network, posterior, draws, operation, device),
     }
     before_write()
-    write_json(run.file("evaluation.json"), record)
+    write_json(run.file("evaluation.json"), sealed(record))
 
 
 def _measured(
     spec: RunSpec, network: nn.Module, posterior: Posterior, draws: int, operation: Operation, device: torch.device
 ) -> dict[str, Any]:
-    examples = _split(spec, "test", device).inputs[:256]
+    examples = required_split(spec, "test", device).inputs[:256]
     if operation.latency == "off":
         timed = None
     else:
         brief = operation.latency == "brief"
-        timed = latency(network, posterior, examples, draws, _draws_generator(spec), brief)
+        timed = latency(network, posterior, examples, draws, draws_generator(spec), brief)
     return {"macs": macs_per_forward(network, examples[0]), "latency": timed}
-
-
-def _split(spec: RunSpec, name: SplitName, device: torch.device) -> Split:
-    split = split_of(spec, name, device)
-    if split is None:
-        raise PluginError(f"task '{spec.task.name}' has no {name} split.")
-    return split
-
-
-def _predictions(
-    spec: RunSpec, network: nn.Module, posterior: Posterior, draws: int, device: torch.device
-) -> dict[str, np.ndarray]:
-    """The arrays of `predictions.npz`; every split is predicted by the same draws."""
-    task, config = task_of(spec)
-    arrays: dict[str, np.ndarray] = {}
-    names: tuple[SplitName, ...] = ("val", "test")
-    for name in names:
-        split = split_of(spec, name, device)
-        if split is None:
-            continue
-        predictive = predict(network, posterior, split, draws, _draws_generator(spec))
-        _refuse_nan(predictive, name)
-        arrays[f"{name}.log_probs"] = predictive.log_probs.numpy()
-        arrays[f"{name}.labels"] = split.labels.cpu().numpy()
-        if predictive.expected_entropy is not None:
-            arrays[f"{name}.expected_entropy"] = predictive.expected_entropy.numpy()
-        if name == "test":
-            arrays["meta.draws"] = np.array(predictive.draws)
-            arrays["meta.deterministic"] = np.array(posterior.support == 1)
-            truth = task.true_log_probs(config, split.inputs)
-            if truth is not None:
-                arrays["test.true_log_probs"] = truth.cpu().float().numpy()
-    return arrays
-
-
-def _draws_generator(spec: RunSpec) -> torch.Generator:
-    return torch.Generator().manual_seed(seed_from("suite", *spec.components, "draws"))
-
-
-def _refuse_nan(predictive: Predictive, name: str) -> None:
-    bad = predictive.log_probs.isnan().any(dim=1).nonzero()
-    if len(bad):
-        raise Diverged(
-            f"the predictions of {len(bad)} of {len(predictive.log_probs)} {name} examples are NaN, the first is row "
-            f"{int(bad[0])}. The posterior holds non-finite weights; train with a smaller learning rate."
-        )
 
 
 def _lossless(run: RunFolder, spec: RunSpec, posterior: Posterior, device: torch.device) -> bool:
@@ -206,13 +166,12 @@ def _lossless(run: RunFolder, spec: RunSpec, posterior: Posterior, device: torch
     if same_link and _same_draws(posterior, decoded, effective_draws(posterior, draws), spec):
         return True
     network = network_of(spec, seed_from("architecture"), device)
-    arrays = _predictions(spec, network, posterior, draws, device)
-    _save_arrays(run, "before.npz", arrays)
+    _save_arrays(run, "before.npz", predicted_splits(Predictor(spec, network, posterior, device)))
     return False
 
 
 def _same_draws(one: Posterior, other: Posterior, draws: int, spec: RunSpec) -> bool:
-    pairs = zip(one.draws(draws, _draws_generator(spec)), other.draws(draws, _draws_generator(spec)), strict=True)
+    pairs = zip(one.draws(draws, draws_generator(spec)), other.draws(draws, draws_generator(spec)), strict=True)
     return all(a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a) for a, b in pairs)
 
 

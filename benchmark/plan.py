@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmark.contracts import Task
 from benchmark.errors import ConfigError, UnknownNameError, nearest
 from benchmark.identity import Part, RunSpec
 from benchmark.registry import METHODS, NETWORKS, TASKS
@@ -63,6 +64,7 @@ class _Planner:
         protocol = self.study.protocol.identity()
         for task in self.study.tasks:
             plugin = TASKS.get(task.name)
+            self._refuse_attacks_without_bounds(task, plugin)
             place = (Part(task.name, plugin.version, task.config.identity()), plugin.fingerprint(task.config))
             for network in self.study.networks:
                 part = Part(network, NETWORKS.family(network)[1].version)
@@ -71,6 +73,15 @@ class _Planner:
                         self._add_row(method, place, part, protocol, seed)
         self._refuse_idle_patterns()
         return Plan(self.study, tuple(self.cells.values()), tuple(self.excluded))
+
+    def _refuse_attacks_without_bounds(self, task: Item, plugin: Task) -> None:
+        attacks = self.study.protocol.attacks
+        if attacks and plugin.input_range(task.config) is None:
+            raise ConfigError(
+                f"study '{self.study.name}': the protocol has attacks ({attacks[0].label}, ...), and task "
+                f"'{task.name}' does not say between which values its inputs lie, so that no attack has a strength.\n"
+                "  Leave out 'attacks' or the task, or define `input_range` in the task."
+            )
 
     def _refuse_idle_patterns(self) -> None:
         for index, pattern in enumerate(self.study.exclude):

@@ -6,15 +6,16 @@ log p_bar = logsumexp_s(log_softmax(logits_s)) - ln S; logits are cast to float6
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from benchmark.contracts import Posterior
+from benchmark.contracts import Posterior, Weights
 from benchmark.data import Split
-from benchmark.weights import check_weights, evaluating, forward
+from benchmark.errors import PluginError
+from benchmark.weights import check_weights, copy_of, evaluating, forward
 
 BATCH_SIZE = 256
 
@@ -29,6 +30,11 @@ class Predictive:
     draws: int
 
 
+def entropies(log_probs: Tensor) -> Tensor:
+    """Entropy in nats (...) of log-probabilities (..., K); 0 log 0 counts as 0, in the gradient too."""
+    return -(log_probs.exp() * log_probs.clamp(min=-1e300)).sum(dim=-1)
+
+
 class Pool:
     """Streams the log-probabilities of draws into their pooled predictive, in float64."""
 
@@ -39,7 +45,7 @@ class Pool:
 
     def add(self, log_probs: Tensor) -> None:
         """log_probs: (n, K) float64 of one draw."""
-        entropy = -(log_probs.exp() * log_probs.clamp(min=-1e300)).sum(dim=-1)  # 0 * -inf counts as 0
+        entropy = entropies(log_probs)
         if self._log_sum is None or self._entropy_sum is None:
             self._log_sum, self._entropy_sum = log_probs.clone(), entropy
         else:
@@ -91,3 +97,59 @@ def predict(
 def effective_draws(posterior: Posterior, draws: int) -> int:
     """S: the draws that are made when `draws` are asked for; a finite posterior has no more than its support."""
     return draws if posterior.support is None else min(draws, posterior.support)
+
+
+def kept_draws(posterior: Posterior, draws: int, generator: torch.Generator) -> tuple[Weights, ...]:
+    """The weight samples of a prediction as copies, all at once: S networks in memory."""
+    return tuple(copy_of(weights) for weights in posterior.draws(effective_draws(posterior, draws), generator))
+
+
+def has_score(posterior: Posterior) -> bool:
+    """Whether the posterior's class defines an uncertainty score of its own.
+
+    Raises:
+        PluginError: it does and does not name it, or names one that it does not define.
+    """
+    kind = type(posterior)
+    defined = kind.score is not Posterior.score
+    if defined != (kind.score_name is not None):
+        fault = "overrides `score` without a `score_name`" if defined else "has a `score_name` and no `score`"
+        raise PluginError(f"posterior {kind.__name__} {fault}. Define both or neither.")
+    return defined
+
+
+def own_score(network: nn.Module, posterior: Posterior, draws: Sequence[Weights], inputs: Tensor) -> Tensor | None:
+    """The posterior's own score (n,) of one batch of inputs; None when it has none. `network` is in eval mode.
+
+    Raises:
+        PluginError: it is not one floating-point number per example.
+    """
+    if not has_score(posterior):
+        return None
+    score = posterior.score(network, draws, inputs)
+    if score is not None and (score.shape != inputs.shape[:1] or not score.is_floating_point()):
+        raise PluginError(
+            f"{type(posterior).__name__}.score returned {score.dtype} of shape {tuple(score.shape)}, expected floating "
+            f"point of shape ({len(inputs)},)."
+        )
+    return score
+
+
+@torch.no_grad()
+def own_scores(
+    network: nn.Module,
+    posterior: Posterior,
+    draws: Sequence[Weights],
+    inputs: Tensor,
+    batch_size: int = BATCH_SIZE,
+) -> Tensor | None:
+    """The posterior's own score, (n,) float32 on the CPU, of inputs (n, C, H, W); None when it has none.
+
+    NaN stays NaN. The network's own weights, buffers and mode are left as they were.
+    """
+    with evaluating(network):
+        parts = [own_score(network, posterior, draws, batch) for batch in inputs.split(batch_size)]
+    known = [part.float().cpu() for part in parts if part is not None]
+    if known and len(known) < len(parts):
+        raise PluginError(f"{type(posterior).__name__}.score returned None for some batches of one set.")
+    return torch.cat(known) if known else None

@@ -13,7 +13,7 @@ from torch import nn
 from benchmark.compression import BitReader
 from benchmark.contracts import Method, NeededRun, Posterior, Problem, SplitName, Task
 from benchmark.data import Split
-from benchmark.errors import BenchError, ConfigError, CorruptBitstream
+from benchmark.errors import BenchError, ConfigError, CorruptBitstream, PluginError
 from benchmark.files import canonical_json
 from benchmark.identity import Protocol, RunSpec
 from benchmark.registry import METHODS, NETWORKS, TASKS
@@ -59,6 +59,18 @@ def split_of(spec: RunSpec, name: SplitName, device: torch.device) -> Split | No
     return None if split is None else split.to(device)
 
 
+def required_split(spec: RunSpec, name: SplitName, device: torch.device) -> Split:
+    """As `split_of`, for a split that every task must have.
+
+    Raises:
+        PluginError: this one does not have it.
+    """
+    split = split_of(spec, name, device)
+    if split is None:
+        raise PluginError(f"task '{spec.task.name}' has no {name} split.")
+    return split
+
+
 def network_of(spec: RunSpec, seed: int, device: torch.device) -> nn.Module:
     """The run's architecture, initialised from `seed`; the global generators are left as they were."""
     task, config = task_of(spec)
@@ -80,13 +92,10 @@ def problem_of(spec: RunSpec, needed: tuple[NeededRun, ...], device: torch.devic
     mean = needed[0].posterior.mean() if needed else None
     if mean is not None:
         load_into(network, mean)
-    train = split_of(spec, "train", device)
-    if train is None:
-        raise BenchError(f"task '{spec.task.name}' has no training split.")
     return Problem(
         network=network,
         new_network=lambda seed: network_of(spec, seed, device),
-        train=train,
+        train=required_split(spec, "train", device),
         val=split_of(spec, "val", device),
         input_shape=info.input_shape,
         n_classes=info.n_classes,

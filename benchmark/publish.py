@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import CorruptFile
-from benchmark.files import read_json
+from benchmark.files import canonical_json, read_json
 from benchmark.identity import RunSpec
 from benchmark.metrics import cost
 from benchmark.metrics.compression import score_size
@@ -83,6 +83,8 @@ def score_run(run: RunFolder, spec: RunSpec) -> dict[str, Any]:
         "draws": evaluation["draws"],
         "metrics": metrics,
         "facts": fitted["facts"],
+        "score": evaluation.get("score"),  # absent in runs that were evaluated before there were any
+        "attacks": evaluation.get("attacks", {}),
         "posterior": {
             "bytes": fitted["bytes"],
             "sha256": fitted["sha256"],
@@ -137,12 +139,24 @@ def check_evaluated(run: RunFolder) -> None:
     Predictions.load(run.file("predictions.npz"))
 
 
+def sealed(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a phase with a digest of its content, so that a changed number is noticed when it is read."""
+    return {**record, "digest": _digest(record)}
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(record).encode()).hexdigest()
+
+
 def _record(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     record = read_json(path)
     missing = [key for key in keys if key not in record] if isinstance(record, dict) else list(keys)
     if missing:
         raise CorruptFile(f"{path} is damaged: it lacks {', '.join(missing)}.")
-    return dict(record)
+    content = {key: value for key, value in record.items() if key != "digest"}
+    if record.get("digest", _digest(content)) != _digest(content):  # records of earlier versions have none
+        raise CorruptFile(f"{path} is damaged: its content is not what was written.")
+    return content
 
 
 def fit_seconds(attempt: Path) -> float:

@@ -56,10 +56,10 @@ def _accepts(kind: Any, value: Any) -> bool:
 
 
 def _models_in(kind: Any) -> Iterator[Model]:
-    """The models among the alternatives of a type: of `A | B | None`, A and B."""
+    """The models among the alternatives of a type or of its items: of `A | B | None`, `tuple[A | B, ...]`, A and B."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         yield kind
-    elif get_origin(kind) in (Union, UnionType):
+    elif get_origin(kind) in (Union, UnionType, tuple):
         for alternative in get_args(kind):
             yield from _models_in(alternative)
     elif get_origin(kind) is Annotated:
@@ -89,6 +89,8 @@ def explain(
     """
     found: dict[Place, list[Any]] = {}
     for problem in error.errors():
+        if problem["type"] == "default_factory_not_called":
+            continue  # a default that depends on a value which is wrong, and reported itself
         path = _path(given, problem["loc"])
         if problem["type"] == "extra_forbidden":
             yield _unknown_setting(model, given, path, marked.where((*place, *path)))

@@ -10,10 +10,12 @@ import hashlib
 from typing import TYPE_CHECKING, Literal
 
 from benchmark import Config, EnvironmentProblem, SplitName, Task, TaskInfo
+from tasks.photographs import WHITE, photograph_patches
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from benchmark import Split
 
@@ -63,7 +65,6 @@ class Digits(Task):
             EnvironmentProblem: the installed scikit-learn ships other images, labels or another order.
         """
         import torch
-        from torch.nn.functional import interpolate
 
         from benchmark import Split
         from tasks.shift import Shift
@@ -77,14 +78,33 @@ class Digits(Task):
                 f"{DATA_SHA256}.\n  Install another scikit-learn release; results would not be comparable."
             )
         chosen = indices[split]
-        inputs = torch.from_numpy(images[chosen]).float().unsqueeze(1)  # (n, 1, 8, 8), integers 0..16
-        if config.image_size != 8:
-            # Exact in float32, hence equal on every machine: integers times multiples of 1/64.
-            inputs = interpolate(inputs, size=config.image_size, mode="bilinear", align_corners=False)
         augment = None
         if split == "train" and config.augment == "shift":
             augment = Shift(pixels=config.image_size // 8, fill=(0 - MEAN) / STD)
-        return Split((inputs - MEAN) / STD, torch.from_numpy(labels[chosen].astype("int64")), augment)
+        inputs = standardised(images[chosen], config.image_size)
+        return Split(inputs, torch.from_numpy(labels[chosen].astype("int64")), augment)
+
+    def ood(self, config: DigitsConfig) -> dict[str, Tensor]:
+        """`photographs`: 400 patches of two photographs, treated as the scans are."""
+        return {"photographs": standardised(photograph_patches(), config.image_size)}
+
+    def input_range(self, config: DigitsConfig) -> tuple[Tensor, Tensor]:
+        """Black is 0 and white 16; in a scan, ink is white."""
+        import torch
+
+        return torch.tensor([(0 - MEAN) / STD]), torch.tensor([(WHITE - MEAN) / STD])
+
+
+def standardised(images: NDArray[np.uint8], side: int) -> Tensor:
+    """Images (n, 8, 8) with pixels 0..16 as the networks' inputs: float32 (n, 1, side, side)."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    inputs = torch.from_numpy(images).float().unsqueeze(1)  # (n, 1, 8, 8), integers 0..16
+    if side != 8:
+        # Exact in float32, hence equal on every machine: integers times multiples of 1/64.
+        inputs = interpolate(inputs, size=side, mode="bilinear", align_corners=False)
+    return (inputs - MEAN) / STD
 
 
 def read_scans() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

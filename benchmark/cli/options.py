@@ -74,6 +74,7 @@ def study_options(function: F) -> F:
             click.option("--seeds", help="a number of seeds, or a list: 5, or '[0, 3]'"),
             click.option("--draws", type=int, help="protocol: draws per prediction"),
             click.option("--budget", type=float, help="protocol: factor on training lengths"),
+            click.option("--attack", "attacks", multiple=True, help="protocol: pgd, or '{kind: pgd, epsilon: 0.03}'"),
             click.option("--default", "defaults", multiple=True, help="as an entry of `defaults:`: 'map: {epochs: 5}'"),
         )
     ):
@@ -89,6 +90,7 @@ def study_from(
     seeds: str | None,
     draws: int | None,
     budget: float | None,
+    attacks: tuple[str, ...],
     defaults: tuple[str, ...],
 ) -> Study:
     """The study that argument and flags describe; flags replace the keys of the file."""
@@ -100,7 +102,11 @@ def study_from(
             overrides[key] = [_yaml(f"--{key[:-1]}", entry) for entry in entries]
     if seeds is not None:
         overrides["seeds"] = _yaml("--seeds", seeds)
-    protocol = {name: value for name, value in (("draws", draws), ("budget", budget)) if value is not None}
+    protocol: dict[str, Any] = {
+        name: value for name, value in (("draws", draws), ("budget", budget)) if value is not None
+    }
+    if attacks:
+        protocol["attacks"] = [_yaml("--attack", entry) for entry in attacks]
     if protocol:
         overrides["protocol"] = protocol
     if defaults:
@@ -137,6 +143,7 @@ FLAG_OF = {
     "seeds": "--seeds",
     "draws": "--draws",
     "budget": "--budget",
+    "attacks": "--attack",
     "defaults": "--default",
 }
 

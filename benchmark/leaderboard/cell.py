@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmark.leaderboard.records import Record
 from benchmark.metrics.record import State
@@ -81,7 +81,7 @@ def seed_value(metric: str, record: Record) -> SeedValue:
         return SeedValue(seed, "failed", reason=f"{record.status}: {record.note}" if record.note else record.status)
     if metric == WITH_BASE:
         return _with_base(record)
-    entry = record.metrics.get(metric)
+    entry = record.metrics.get(metric) or _without_sets(record, metric)
     if entry is None:
         return SeedValue(seed, "failed", reason=f"result.json has no '{metric}'; make it anew: bnnbench rescore")
     reason, at_bound = entry.get("reason", ""), bool(entry.get("extra", {}).get("at_bound"))
@@ -101,6 +101,12 @@ def aggregate(metric: str, values: Iterable[SeedValue]) -> Cell:
     if infinite or not n:
         return Cell(metric, ordered, "inf" if infinite else "failed", None, n, expected)
     return Cell(metric, ordered, "ok", interval(numbers), n, expected)
+
+
+def _without_sets(record: Record, metric: str) -> Mapping[str, Any] | None:
+    """For a metric on a set, what a run says that has no such sets at all: not applicable, and why."""
+    entry = record.metrics.get(metric.partition(".")[0])
+    return entry if entry is not None and entry["state"] == "na" else None
 
 
 def _with_base(record: Record) -> SeedValue:

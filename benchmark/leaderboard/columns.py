@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmark.errors import ConfigError, unknown
 from benchmark.leaderboard.cell import WITH_BASE
 from benchmark.leaderboard.records import Record
-from benchmark.metrics.catalogue import METRICS, metric_of
+from benchmark.metrics.catalogue import METRICS, PER_SET, metric_of
 from benchmark.metrics.record import Direction
 from benchmark.metrics.views import unit
 
@@ -72,11 +72,14 @@ def column(name: str) -> Column:
     return Column(name, _HEADERS.get(name, name), unit(name), metric_of(name).direction)
 
 
-def choose(columns: Sequence[str] | None, records: Iterable[Record]) -> tuple[Column, ...]:
+def choose(
+    columns: Sequence[str] | None, records: Iterable[Record], elsewhere: Collection[str] = ()
+) -> tuple[Column, ...]:
     """The columns of one table with these records.
 
     None gives the main table. Names replace its columns; names that begin with `+` are added to them. A metric that
-    has one result per OOD set stands for all of them.
+    has one result per OOD or attacked set stands for all of them. elsewhere: metrics of the other tables, which may be
+    asked for although this table has no such set. Before there is any result, every name of a set passes.
 
     Raises:
         ConfigError: a name that is no metric, or no columns at all.
@@ -89,21 +92,25 @@ def choose(columns: Sequence[str] | None, records: Iterable[Record]) -> tuple[Co
     added = [name[1:] for name in columns if name.startswith("+")]
     wanted = [*(own or main), *added]
     present = metrics_in(runs)
-    names = dict.fromkeys(name for text in wanted for name in _expanded(text, present))
+    names = dict.fromkeys(name for text in wanted for name in _expanded(text, present, elsewhere))
     if not columns:
         raise ConfigError("no columns were asked for; leave the option out for the main table.")
     return tuple(column(name) for name in names)
 
 
 def check_sort(sort: str, records: Iterable[Record]) -> None:
-    """Refuse a sort order that is neither a metric nor `method`.
+    """Refuse a sort order that is neither a metric nor `method`, or that has one value per set.
 
     Raises:
-        ConfigError: holds the nearest match.
+        ConfigError: holds the nearest match, or the sets.
     """
-    legal = {BY_NAME, WITH_BASE, *METRICS, *metrics_in(records)}
-    if sort not in legal:
+    present = metrics_in(records)
+    legal = {BY_NAME, WITH_BASE, *METRICS, *present}
+    if sort not in legal and (present or not _is_of_a_set(sort)):
         raise ConfigError(unknown("sort order", sort, legal))
+    sets = _of_sets(sort, present)
+    if sets:
+        raise ConfigError(f"sort order '{sort}' has one value per set. Name one of: {', '.join(sets)}.")
 
 
 def metrics_in(records: Iterable[Record]) -> list[str]:
@@ -113,15 +120,23 @@ def metrics_in(records: Iterable[Record]) -> list[str]:
     return sorted(names, key=lambda name: (order.get(name.partition(".")[0], len(order)), name))
 
 
-def _expanded(name: str, present: Sequence[str]) -> list[str]:
-    if name == WITH_BASE or name in present:
-        return [name]
-    suffixed = [other for other in present if other.partition(".")[0] == name]
-    if suffixed:
-        return suffixed
-    if name not in METRICS:
-        raise ConfigError(unknown("column", name, {WITH_BASE, *METRICS, *present}))
-    return [name]
+def _expanded(name: str, present: Sequence[str], elsewhere: Collection[str]) -> list[str]:
+    results = {*present, *elsewhere}
+    known = {WITH_BASE, *METRICS, *results}
+    if name not in known and (results or not _is_of_a_set(name)):
+        raise ConfigError(unknown("column", name, known))
+    return _of_sets(name, present) or [name]
+
+
+def _of_sets(metric: str, present: Iterable[str]) -> list[str]:
+    """The results of a metric that has one per set: of `ood_auroc[msp]`, `ood_auroc[msp].svhn` and the like."""
+    return [name for name in present if name.startswith(f"{metric}.")]
+
+
+def _is_of_a_set(name: str) -> bool:
+    """Whether a name is that of a metric on some set, whatever the set is called."""
+    metric, _, suffix = name.partition(".")
+    return bool(suffix) and metric in METRICS and any(need in PER_SET for need in METRICS[metric].needs)
 
 
 def _law_is_known(records: Iterable[Record]) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmark.files import canonical_json
-from benchmark.identity import RunSpec
+from benchmark.identity import RunSpec, shown_protocol
 from benchmark.leaderboard.records import Record, part_text
 
 
@@ -26,7 +26,8 @@ def row_names(records: Iterable[Record]) -> list[Named]:
     """Runs of one block as rows: one per method, resolved settings and way in which its base runs were made.
 
     The label is the shortest spelling of the settings. When two rows have the same one (they differ in settings that
-    were not spelled out), a digest of what they differ in is added.
+    were not spelled out), a digest of what they differ in is added. Then come the marks of the fact `marks`, each run's
+    own, in brackets: what a reader must know of the row.
     """
     groups = _rows(records)
     labels = {
@@ -37,11 +38,21 @@ def row_names(records: Iterable[Record]) -> list[Named]:
     return [
         Named(
             key,
-            f"{labels[key]} [{_digest(key)}]" if labels[key] in shared else labels[key],
+            (f"{labels[key]} [{_digest(key)}]" if labels[key] in shared else labels[key]) + _marks(group),
             tuple(sorted(group, key=lambda record: (record.spec.seed, record.run))),
         )
         for key, group in groups.items()
     ]
+
+
+def _marks(group: Iterable[Record]) -> str:
+    """` [fixed sigma]`; where only some of the finished runs have a mark, ` [fixed sigma 2/5]`."""
+    finished = [record for record in group if record.finished]
+    counts = Counter(
+        mark.strip() for record in finished for mark in str(record.facts.get("marks", "")).split(",") if mark.strip()
+    )
+    texts = [mark if count == len(finished) else f"{mark} {count}/{len(finished)}" for mark, count in counts.items()]
+    return f" [{', '.join(texts)}]" if texts else ""
 
 
 def _rows(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -66,7 +77,7 @@ def table_titles(specs: Mapping[str, RunSpec]) -> dict[str, str]:
         parts = [spec.task.name, *_differing(spec.task.config, [other.task.config for other in same])]
         if len({other.task.version for other in same}) > 1:
             parts.append(f"v{spec.task.version}")
-        parts += _differing(spec.protocol, [other.protocol for other in same])
+        parts += _differing(shown_protocol(spec.protocol), [shown_protocol(other.protocol) for other in same])
         if len({other.fingerprint for other in same if part_text(other.task) == part_text(spec.task)}) > 1:
             parts.append(f"data {spec.fingerprint[:8]}")
         titles[key] = " ".join(parts)

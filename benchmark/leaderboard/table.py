@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.files import canonical_json
 from benchmark.identity import Part
 from benchmark.leaderboard.cell import Cell, cell
-from benchmark.leaderboard.columns import BY_NAME, FLOORS, Column, check_sort, choose, column
+from benchmark.leaderboard.columns import BY_NAME, FLOORS, Column, check_sort, choose, column, metrics_in
 from benchmark.leaderboard.comparable import withheld_columns
 from benchmark.leaderboard.names import row_names, short_settings, table_titles
 from benchmark.leaderboard.pause import without_garbage_collection
@@ -164,7 +164,8 @@ def build(
         spec = record.spec
         groups[canonical_json([part_text(spec.task), spec.fingerprint, spec.protocol])].append(record)
     titles = table_titles({key: group[0].spec for key, group in groups.items()})
-    shown = [_table(titles[key], group, columns, sort) for key, group in groups.items()]
+    everywhere = metrics_in(runs)
+    shown = [_table(titles[key], group, choose(columns, group, everywhere), sort) for key, group in groups.items()]
     tables = sorted(shown, key=lambda table: (natural(table.title), part_text(table.task), table.fingerprint))
     return Leaderboard(title, tuple(tables), sort, versions)
 
@@ -176,8 +177,7 @@ def not_distinguishable(error: Cell, bound: Cell | None) -> bool:
     return error.interval.mean <= bound.interval.mean
 
 
-def _table(title: str, records: list[Record], names: Sequence[str] | None, sort: str) -> Table:
-    columns = choose(names, records)
+def _table(title: str, records: list[Record], columns: tuple[Column, ...], sort: str) -> Table:
     withheld = withheld_columns(records)
     networks: dict[str, list[Record]] = defaultdict(list)
     for record in records:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from benchmark.identity import shown_protocol
 from benchmark.leaderboard.cell import Cell, SeedValue
 from benchmark.leaderboard.columns import FLOORS
 from benchmark.leaderboard.names import short_settings
@@ -100,7 +101,7 @@ def caption(table: Table) -> str:
         spread = f"mean [range], {seeds} {noun}"
     else:
         spread = f"{seeds} {noun}"
-    return f"{spread}; {short_settings(table.protocol)}; data {table.fingerprint[:8]}"
+    return f"{spread}; {short_settings(shown_protocol(table.protocol))}; data {table.fingerprint[:8]}"
 
 
 def legend(leaderboard: Leaderboard) -> list[str]:

@@ -1,4 +1,4 @@
-"""Accuracy of the mean prediction."""
+"""Accuracy of the mean prediction, on the test set and on attacked test examples."""
 
 from __future__ import annotations
 
@@ -15,3 +15,23 @@ def accuracy(test: SplitPredictions) -> Value:
 
 
 METRIC = Metric("accuracy", 1, "fraction", "up", (0, 1), ("log_probs", "labels"), compute=accuracy)
+
+
+def attacked_accuracy(attacked: SplitPredictions) -> Value:
+    """Share of attacked test examples, the first ones of the test set, that are still classified correctly, in [0, 1].
+
+    Low: the attack works, and a detector has something to detect. Examples that were wrong before count as wrong.
+    """
+    return Value.from_samples(attacked.correct)
+
+
+ATTACKED = Metric(
+    "attacked_accuracy",
+    1,
+    "fraction",
+    "up",
+    (0, 1),
+    ("log_probs", "labels", "attacked"),
+    reference="Madry 2018",
+    compute=attacked_accuracy,
+)

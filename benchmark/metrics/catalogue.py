@@ -34,6 +34,7 @@ PREDICTION_METRICS: tuple[Metric, ...] = (
     entropy.METRIC,
     mutual_information.METRIC,
     *ood.METRICS,
+    accuracy.ATTACKED,
     *known_law.METRICS,
 )
 """Functions of one posterior's stored predictions, in the order of reports."""
@@ -45,6 +46,10 @@ METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (*PREDICTION_METRICS, *COMPARISON_METRICS, *compression.METRICS, encoding_loss.METRIC, *cost.METRICS)
 }
+
+
+PER_SET = ("ood", "attacked")
+"""Needs of metrics that have one result per set, named with the set as suffix: `ood_auroc[msp].svhn`."""
 
 
 def metric_of(result_name: str) -> Metric:

@@ -83,16 +83,26 @@ def check_expected_entropy(values: ArrayLike, n: int, name: str = "expected_entr
         NotANumber: a NaN.
         PredictionError: not floating point, not n of them, or infinite.
     """
-    given: NDArray[Any] = np.asarray(values)
-    if given.dtype.kind != "f" or given.shape != (n,):
-        raise PredictionError(
-            f"'{name}' is {given.dtype} of shape {given.shape}, expected floating point of shape ({n},)."
-        )
+    given = check_score(values, n, name)
     bad = ~np.isfinite(given)
     if bad.any():
         row = int(bad.argmax())
         kind = NotANumber if np.isnan(given[row]) else PredictionError
         raise kind(f"row {row} of '{name}' is {given[row]}, expected a finite entropy in nats.")
+    return given
+
+
+def check_score(values: ArrayLike, n: int, name: str = "score") -> Floats:
+    """(n,) uncertainty scores as float64, of any size and sign; infinite and NaN are allowed.
+
+    Raises:
+        PredictionError: not floating point or not n of them.
+    """
+    given: NDArray[Any] = np.asarray(values)
+    if given.dtype.kind != "f" or given.shape != (n,):
+        raise PredictionError(
+            f"'{name}' is {given.dtype} of shape {given.shape}, expected floating point of shape ({n},)."
+        )
     return given.astype(np.float64)
 
 

@@ -1,7 +1,8 @@
 """Detection of out-of-distribution inputs by an uncertainty score. OOD is the positive class, larger = more OOD.
 
-The score is part of the metric's name: `ood_auroc[msp]`, `ood_fpr95[entropy]`, `ood_fpr95_id[mi]`. The area under the
-precision-recall curve is not reported: it depends on the ratio of OOD to ID samples.
+The score is part of the metric's name: `ood_auroc[msp]`, `ood_fpr95[entropy]`, `ood_fpr95_id[mi]`, `ood_auroc[own]` for
+the posterior's own. The area under the precision-recall curve is not reported: it depends on the ratio of OOD to ID
+samples. Attacked test examples are sets like others; they are compared with the same examples before the attack.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from benchmark.errors import PredictionError
 from benchmark.metrics.mutual_information import mutual_informations
 from benchmark.metrics.predictions import SplitPredictions
 from benchmark.metrics.record import Direction, Floats, Metric, Value
@@ -26,6 +28,17 @@ def maximum_softmax(split: SplitPredictions) -> Floats:
 def predictive_entropy(split: SplitPredictions) -> Floats:
     """(n,) entropy of the mean prediction in nats, the score `entropy`."""
     return split.entropies
+
+
+def own_score(split: SplitPredictions) -> Floats:
+    """(n,) what the posterior itself gave as its uncertainty, the score `own`; NaN where it gave no number.
+
+    Raises:
+        PredictionError: no score is stored.
+    """
+    if split.score is None:
+        raise PredictionError(f"the predictions of '{split.name or 'this split'}' come without a score.")
+    return split.score
 
 
 def auroc(id_scores: Floats, ood_scores: Floats) -> float:
@@ -62,13 +75,26 @@ def _reach95(n: int) -> int:
 
 
 def detection(measure: Detection, score: Score) -> Callable[[SplitPredictions, SplitPredictions], Value]:
-    """The metric (test predictions, OOD predictions) -> Value for one measure and one score; `n` counts both."""
+    """The metric (ID predictions, OOD predictions) -> Value for one measure and one score; `n` counts both.
+
+    A score that is NaN counts as the least suspicious value there is, on both sides: a detector that says nothing lets
+    the input pass. `extra` then holds how many there were, `n_nan_id` and `n_nan_ood`.
+    """
 
     def compute(test: SplitPredictions, ood: SplitPredictions) -> Value:
-        value = measure(test.once(score), ood.once(score))
-        return Value.ok(value, len(test) + len(ood), extra={"n_id": len(test), "n_ood": len(ood)})
+        id_scores, ood_scores = test.once(score), ood.once(score)
+        extra = {"n_id": len(test), "n_ood": len(ood)}
+        silent = {"n_nan_id": int(np.isnan(id_scores).sum()), "n_nan_ood": int(np.isnan(ood_scores).sum())}
+        if any(silent.values()):
+            id_scores, ood_scores = _least_where_nan(id_scores), _least_where_nan(ood_scores)
+            extra |= silent
+        return Value.ok(measure(id_scores, ood_scores), len(test) + len(ood), extra=extra)
 
     return compute
+
+
+def _least_where_nan(scores: Floats) -> Floats:
+    return np.where(np.isnan(scores), -np.inf, scores)
 
 
 def _metrics_of(name: str, score: Score, needs: tuple[str, ...]) -> Iterator[Metric]:
@@ -86,4 +112,5 @@ METRICS = (
     *_metrics_of("msp", maximum_softmax, ("log_probs", "ood")),
     *_metrics_of("entropy", predictive_entropy, ("log_probs", "ood")),
     *_metrics_of("mi", mutual_informations, ("log_probs", "expected_entropy", "ood")),
+    *_metrics_of("own", own_score, ("score", "ood")),
 )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmark.errors import CorruptFile, PredictionError
-from benchmark.metrics.inputs import check_expected_entropy, check_labels, check_log_probs
+from benchmark.metrics.inputs import check_expected_entropy, check_labels, check_log_probs, check_score
 from benchmark.metrics.record import Bools, Floats, Integers
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ class SplitPredictions:
     """The mean predictive on one split, checked and held in float64, with what several metrics derive from it.
 
     log_probs: (n, K) natural log of the mean predictive probability, -inf allowed. labels: (n,) classes, None for OOD
-    inputs. expected_entropy: (n,) mean over draws of each draw's entropy in nats, None when S = 1. `name` is the prefix
+    inputs. expected_entropy: (n,) mean over draws of each draw's entropy in nats, None when S = 1. score: (n,) the
+    posterior's own uncertainty, larger = more suspicious, NaN allowed; None when it has no score. `name` is the prefix
     in error messages. Derived arrays are computed at first use and live as long as the record.
 
     Raises:
@@ -42,6 +43,7 @@ class SplitPredictions:
     log_probs: Floats
     labels: Integers | None = None
     expected_entropy: Floats | None = None
+    score: Floats | None = None
     name: str = ""
     _memory: dict[Callable[..., Any], Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -54,6 +56,17 @@ class SplitPredictions:
         if self.expected_entropy is not None:
             expected = check_expected_entropy(self.expected_entropy, len(log_probs), f"{prefix}expected_entropy")
             object.__setattr__(self, "expected_entropy", expected)
+        if self.score is not None:
+            object.__setattr__(self, "score", check_score(self.score, len(log_probs), f"{prefix}score"))
+
+    def first(self, n: int) -> SplitPredictions:
+        """The first min(n, len) examples; itself when that is all of them."""
+        if n >= len(self):
+            return self
+        labels = None if self.labels is None else self.labels[:n]
+        expected = None if self.expected_entropy is None else self.expected_entropy[:n]
+        score = None if self.score is None else self.score[:n]
+        return SplitPredictions(self.log_probs[:n], labels, expected, score, self.name)
 
     def __len__(self) -> int:
         return len(self.log_probs)
@@ -119,13 +132,15 @@ class SplitPredictions:
 class Predictions:
     """Everything that is stored about the predictions of one posterior on one task.
 
-    draws: S, the number of forward passes; 1 for a deterministic posterior. true_log_probs: (n, K) exact log p(y | x)
-    of the test inputs, for tasks whose law is known. Stored log-probabilities are float32: what is to be scored and
-    saved goes through `Predictions.from_arrays(p.arrays())` first, so that `rescore` gives the same digits.
+    draws: S, the number of forward passes; 1 for a deterministic posterior. ood: sets by name that are to be told from
+    the test set: inputs that are not of the task, without labels; and attacked test examples, the first ones of the
+    test set in order and with their labels. true_log_probs: (n, K) exact log p(y | x) of the test inputs, for tasks
+    whose law is known. Stored log-probabilities are float32: what is to be scored and saved goes through
+    `Predictions.from_arrays(p.arrays())` first, so that `rescore` gives the same digits.
 
     Raises:
-        PredictionError: an array breaks a rule, test or validation labels are missing, the classes of the splits
-            differ, or S contradicts `deterministic`.
+        PredictionError: an array breaks a rule, test or validation labels are missing, attacked examples are not the
+            first test examples, the classes of the splits differ, or S contradicts `deterministic`.
     """
 
     test: SplitPredictions
@@ -144,6 +159,10 @@ class Predictions:
                 raise PredictionError(
                     f"'{name}.log_probs' has {split.n_classes} classes, 'test.log_probs' has {self.test.n_classes}."
                 )
+        for name, split in self.attacked.items():
+            expected = self.test.first(len(split)).labels
+            if split.labels is None or not np.array_equal(split.labels, expected if expected is not None else []):
+                raise PredictionError(f"'ood.{name}.labels' are not those of the first {len(split)} test examples.")
         if self.draws < 1 or (self.deterministic and self.draws != 1):
             raise PredictionError(
                 f"draws is {self.draws}, expected at least 1, and 1 exactly for a deterministic posterior "
@@ -155,9 +174,24 @@ class Predictions:
                 raise PredictionError(f"'test.true_log_probs' is {true.shape}, expected {self.test.log_probs.shape}.")
             object.__setattr__(self, "true_log_probs", true)
 
+    @property
+    def attacked(self) -> dict[str, SplitPredictions]:
+        """The sets of attacked test examples: those that have labels."""
+        return {name: split for name, split in self.ood.items() if split.labels is not None}
+
+    def inliers(self, name: str) -> SplitPredictions:
+        """What the set `name` is to be told from: for attacked examples the same test examples before the attack, so
+        that the examples themselves make no difference; for other sets the whole test set."""
+        return self._firsts[len(self.ood[name])] if name in self.attacked else self.test
+
+    @cached_property
+    def _firsts(self) -> dict[int, SplitPredictions]:
+        """Size -> that many test examples, once for all attacks: derived arrays are shared."""
+        return {n: self.test.first(n) for n in {len(split) for split in self.attacked.values()}}
+
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays of `predictions.npz`: `<split>.log_probs`, `.labels`, `.expected_entropy` for the splits `test`,
-        `val` and `ood.<name>`; `test.true_log_probs`; `meta.draws` and `meta.deterministic` (0-d)."""
+        """The arrays of `predictions.npz`: `<split>.log_probs`, `.labels`, `.expected_entropy`, `.score` for the splits
+        `test`, `val` and `ood.<name>`; `test.true_log_probs`; `meta.draws` and `meta.deterministic` (0-d)."""
         stored: dict[str, NDArray[Any]] = {}
         splits = {"test": self.test, "val": self.val, **{f"ood.{name}": split for name, split in self.ood.items()}}
         for name, split in splits.items():
@@ -168,6 +202,8 @@ class Predictions:
                 stored[f"{name}.labels"] = split.labels
             if split.expected_entropy is not None:
                 stored[f"{name}.expected_entropy"] = split.expected_entropy.astype(np.float32)
+            if split.score is not None:
+                stored[f"{name}.score"] = split.score.astype(np.float32)
         if self.true_log_probs is not None:
             stored["test.true_log_probs"] = self.true_log_probs.astype(np.float32)
         stored["meta.draws"] = np.array(self.draws, dtype=np.int64)
@@ -225,10 +261,9 @@ def finite_or_zero(log_probs: Floats) -> Floats:
 
 
 def _split(arrays: Mapping[str, ArrayLike], name: str) -> SplitPredictions:
-    labels, expected = arrays.get(f"{name}.labels"), arrays.get(f"{name}.expected_entropy")
-    return SplitPredictions(
-        np.asarray(arrays[f"{name}.log_probs"]),
-        None if labels is None else np.asarray(labels),
-        None if expected is None else np.asarray(expected),
-        name,
-    )
+    def stored(key: str) -> Any:
+        array = arrays.get(f"{name}.{key}")
+        return None if array is None else np.asarray(array)
+
+    log_probs = np.asarray(arrays[f"{name}.log_probs"])
+    return SplitPredictions(log_probs, stored("labels"), stored("expected_entropy"), stored("score"), name)

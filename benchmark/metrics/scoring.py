@@ -17,9 +17,10 @@ Results = dict[str, dict[str, Any]]
 def score(predictions: Predictions) -> Results:
     """Every metric that depends on predictions alone: name -> JSON of its `Value`, in the catalogue's order.
 
-    A metric of OOD detection has one entry per OOD set, `ood_auroc[msp].svhn`; without any set there is one entry
-    `ood_auroc[msp]` in state `na`. What has no meaning (no validation split, one draw, unknown law) is `na` by rule,
-    before anything is computed. A metric that raises becomes `failed` with its reason; the others are not affected.
+    A metric of OOD detection has one entry per OOD or attacked set, `ood_auroc[msp].svhn`, one of attacked examples one
+    per attack; without any set there is one entry `ood_auroc[msp]` in state `na`. What has no meaning (no validation
+    split, one draw, unknown law) is `na` by rule, before anything is computed. A metric that raises becomes `failed`
+    with its reason; the others are not affected.
 
     >>> import numpy as np
     >>> rows, labels = np.log([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])
@@ -34,7 +35,10 @@ def score(predictions: Predictions) -> Results:
             results.update({name: Value.na(reason).to_json(metric) for name in names or [metric.name]})
         elif "ood" in metric.needs:
             for name, ood in predictions.ood.items():
-                results[f"{metric.name}.{name}"] = _run(metric, predictions.test, ood)
+                results[f"{metric.name}.{name}"] = _run(metric, predictions.inliers(name), ood)
+        elif "attacked" in metric.needs:
+            for name, attacked in predictions.attacked.items():
+                results[f"{metric.name}.{name}"] = _run(metric, attacked)
         else:
             second = {"val": predictions.val, "true_log_probs": predictions.true_log_probs}
             inputs = [second[need] for need in metric.needs if need in second]
@@ -50,7 +54,9 @@ def compare(test: SplitPredictions, reference: SplitPredictions) -> Results:
 def not_applicable(metric: Metric, predictions: Predictions) -> str | None:
     """Why `metric` has no meaning for these predictions, or None when it has. Reads no array."""
     rules: Mapping[str, tuple[bool, str]] = {
-        "ood": (not predictions.ood, "the task has no OOD set"),
+        "ood": (not predictions.ood, "the task has no OOD set, and the protocol no attack"),
+        "attacked": (not predictions.attacked, "the protocol has no attack"),
+        "score": (predictions.test.score is None, "the posterior has no score of its own"),
         "val": (predictions.val is None, "the task has no validation split"),
         "true_log_probs": (predictions.true_log_probs is None, "the law of the task is not known"),
         "expected_entropy": (

@@ -152,6 +152,7 @@ _STYLES: dict[str, Style] = {
     "temperature": (_fixed(3), ""),
     "aurc": (_fixed(2, 1000), "x 1000"),
     "eaurc": (_fixed(2, 1000), "x 1000"),
+    "attacked_accuracy": _PER_CENT,
     "ood_auroc": (_fixed(1, 100), "%"),
     "ood_fpr95": _PER_CENT,
     "ood_fpr95_id": _PER_CENT,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from methods.finetuning.points import Points
 from methods.optimisers import Adam, Group, Optimiser, Sgd
 
 Rate = Callable[[int], float]
 """Step t = 0 .. T-1 -> learning rate."""
+
+
+class Trainable(Protocol):
+    """What has tensors to descend on, by name: the `Points` of a network, copies of some of its weights."""
+
+    trained: dict[str, Tensor]
 
 
 def optimiser_for(kind: Literal["sgd", "adam"], parameters: Sequence[Tensor], *, nesterov: bool = True) -> Optimiser:
@@ -28,7 +33,7 @@ class PointDescent:
 
     def __init__(
         self,
-        points: Points,
+        points: Trainable,
         optimiser: Optimiser,
         rate: Rate,
         decaying: set[str],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from benchmark import ConfigError
 
 
 class Points:
@@ -33,13 +35,34 @@ class Points:
     def state_dict(self) -> dict[str, Any]:
         return {"trained": dict(self.trained), "buffers": dict(self.buffers)}
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for own, saved in ((self.trained, state["trained"]), (self.buffers, state["buffers"])):
-            for name, tensor in own.items():
-                tensor.copy_(saved[name])
+        """Copy in place.
+
+        Raises:
+            ConfigError: the state is that of another network.
+        """
+        copy_named(self.trained, state["trained"])
+        copy_named(self.buffers, state["buffers"])
 
 
 def floating(tensor: Tensor) -> Tensor:
     """At least single precision; integers stay what they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+@torch.no_grad()
+def copy_named(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Copy saved tensors into equally named ones.
+
+    Raises:
+        ConfigError: names or shapes differ; nothing has been copied then.
+    """
+    odd = sorted(own.keys() ^ saved.keys())
+    odd += [name for name in own if name in saved and own[name].shape != saved[name].shape]
+    if odd:
+        raise ConfigError(
+            f"the saved state is of another network or another selection: {len(odd)} tensors differ in name or shape, "
+            f"the first is '{odd[0]}'. Start afresh, or load it into the network that it was saved from."
+        )
+    for name, tensor in own.items():
+        tensor.copy_(saved[name])

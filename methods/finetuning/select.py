@@ -17,6 +17,7 @@ from methods.finetuning.config import NamePatterns, Which, last_blocks
 log = logging.getLogger("bnnbench")
 
 WEIGHT_OWNERS = (nn.Linear, _ConvNd, nn.Embedding, nn.MultiheadAttention)
+LAYERS = (nn.Linear, _ConvNd)
 PAPER_OWNERS = (nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.PReLU)
 """The layers that BayesAdapter's code has Bayesian forms of, weights and biases."""
 
@@ -45,13 +46,19 @@ def select(network: nn.Module, which: Which, *, train_rest: bool) -> Selection:
     which: see `MeanFieldConfig.select`. Parameters that do not require gradients are frozen and never Bayesian.
 
     Raises:
-        ConfigError: no parameter is Bayesian; a pattern matches nothing or a frozen parameter; a parameter has a
-            dtype that cannot carry a Gaussian.
+        ConfigError: no parameter is Bayesian or trainable; a pattern matches nothing, a frozen parameter or the second
+            name of a tied one; a parameter has a dtype that cannot carry a Gaussian.
     """
     _check_kinds(network)
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     names = [name for name, _ in network.named_parameters()]
+    if len(frozen) == len(names):
+        raise ConfigError(
+            f"none of the {len(names)} parameters of this network requires gradients: there is nothing to train. "
+            "Call network.requires_grad_(True), or unfreeze the parameters that shall be Bayesian."
+        )
     if isinstance(which, NamePatterns):
+        _refuse_aliases(network, which)
         chosen = _by_pattern(names, frozen, which)
     elif which == "all":
         chosen = set(names)
@@ -87,6 +94,23 @@ def select_nothing(network: nn.Module) -> Selection:
         tuple(name for name, parameter in named if parameter.requires_grad),
         tuple(name for name, parameter in named if not parameter.requires_grad),
     )
+
+
+def only_layers(network: nn.Module, selection: Selection) -> Selection:
+    """The selection with no Bayesian parameter but the weights of linear and convolutional layers; what else it had is
+    trained as points.
+
+    Raises:
+        ConfigError: it has no such weight.
+    """
+    weights = _owned_by(network, LAYERS, matrices_only=True)
+    chosen = tuple(name for name in selection.bayesian if name in weights)
+    if not chosen:
+        raise ConfigError(
+            "select finds no weight of a linear or convolutional layer among: " + ", ".join(selection.bayesian[:20])
+        )
+    rest = selection.trained + tuple(name for name in selection.bayesian if name not in weights)
+    return Selection(chosen, rest, selection.frozen)
 
 
 def _check_kinds(network: nn.Module) -> None:
@@ -155,9 +179,9 @@ def _groups(network: nn.Module) -> list[set[str]]:
 def _by_pattern(names: list[str], frozen: set[str], patterns: NamePatterns) -> set[str]:
     included: set[str] = set()
     for pattern in patterns.include:
-        included |= _matching(pattern, names, "include")
+        included |= matching(pattern, names, "select.include")
     for pattern in patterns.exclude:
-        included -= _matching(pattern, names, "exclude")
+        included -= matching(pattern, names, "select.exclude")
     if included & frozen:
         raise ConfigError(
             f"select.include names '{min(included & frozen)}', which does not require gradients in this network; "
@@ -166,11 +190,29 @@ def _by_pattern(names: list[str], frozen: set[str], patterns: NamePatterns) -> s
     return included
 
 
-def _matching(pattern: str, names: list[str], field: str) -> set[str]:
+def _refuse_aliases(network: nn.Module, patterns: NamePatterns) -> None:
+    """A tied parameter goes by one name, and a pattern that means another of its names would miss it."""
+    own = {id(parameter): name for name, parameter in network.named_parameters()}
+    for alias, parameter in network.named_parameters(remove_duplicate=False):
+        name = own[id(parameter)]
+        for pattern in patterns.include + patterns.exclude:
+            if alias != name and re.fullmatch(pattern, alias) and not re.fullmatch(pattern, name):
+                raise ConfigError(
+                    f"select '{pattern}' matches '{alias}', which is tied to '{name}': one tensor, one distribution. "
+                    f"Name it '{name}'."
+                )
+
+
+def matching(pattern: str, names: list[str], field: str) -> set[str]:
+    """The names that a regular expression matches in full.
+
+    Raises:
+        ConfigError: none; names the nearest. `field` is what the message calls the pattern.
+    """
     found = {name for name in names if re.fullmatch(pattern, name)}
     if not found:
         raise ConfigError(
-            f"select.{field} '{pattern}' matches no parameter name.{nearest(pattern, names)}\n"
+            f"{field} '{pattern}' matches no parameter name.{nearest(pattern, names)}\n"
             f"  legal: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
         )
     return found

@@ -10,6 +10,8 @@ from benchmark import Config
 from methods.finetuning.config import FineTuningConfig, Which
 from methods.mean_field.presets import PRESETS
 
+HIGHEST_PSI = 2.0
+
 Scale = Annotated[float, Field(gt=0, le=10)]
 
 
@@ -38,11 +40,16 @@ class UniformLog(Config):
     """ln sigma of every weight drawn independently from Uniform(low, high)."""
 
     kind: Literal["uniform_log"] = "uniform_log"
-    low: float = Field(-6.0, ge=-20, le=2, description="lower end, in nats")
-    high: float = Field(-5.0, ge=-20, le=2, description="upper end, in nats")
+    low: float = Field(-6.0, ge=-20, description="lower end, in nats, at most 2")
+    high: float = Field(-5.0, ge=-20, description="upper end, in nats, at most 2")
 
     @model_validator(mode="after")
     def _ordered(self) -> UniformLog:
+        if max(self.low, self.high) > HIGHEST_PSI:
+            raise ValueError(
+                f"low ({self.low}) and high ({self.high}) are ln sigma: noise of e^{max(self.low, self.high)} leaves "
+                f"nothing of a weight. Legal: at most {HIGHEST_PSI}; published: low -6, high -5 (mind the sign)"
+            )
         if self.low >= self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         return self

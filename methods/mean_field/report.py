@@ -40,6 +40,21 @@ def selection_lists(selection: Selection) -> dict[str, str]:
     }
 
 
+def selection_report(network: nn.Module, selection: Selection) -> str:
+    """The three groups as text: how many tensors and weights, then name and shape of each tensor."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    lines = []
+    for title, names in (
+        ("Bayesian", selection.bayesian),
+        ("trained as points", selection.trained),
+        ("not trained", selection.frozen),
+    ):
+        weights = sum(network.get_parameter(name).numel() for name in names)
+        lines.append(f"{title}: {len(names)} tensors, {weights:,} weights")
+        lines += [f"  {name} {shapes[name]}" for name in names]
+    return "\n".join(lines)
+
+
 def kl_facts(prior: Prior, mu: Flat, psi: Flat) -> dict[str, float]:
     """KL/N in nats, over all Bayesian tensors and over those of two or more dimensions; mean psi."""
     total, matrices = prior.kl_over_n(mu, psi)

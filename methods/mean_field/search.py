@@ -7,19 +7,19 @@ is the negative log-likelihood of the averaged soft-max; only the label's probab
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from benchmark import Split, evaluating, forward
+from benchmark import Split, Weights
 from methods.finetuning.flat import Flat, chunks
+from methods.finetuning.search import Searched, averaged_label_log_probs, lowest
 from methods.mean_field.config import SigmaInit
 from methods.mean_field.sigma import initial_log_sd
 
 DRAWS = 8
-EXAMPLES = 2048
 GRID = tuple(0.004 * 2**i for i in range(9))
 FACTORS = (1 / 8, 1 / 4, 0.35, 0.5, 0.71, 1.41)
 SIGNIFICANT = 2.0  # standard errors of the paired gain
@@ -39,16 +39,6 @@ class Around:
     batch_size: int
 
 
-@dataclass(frozen=True)
-class Searched:
-    """value: the best of the grid and its two neighbours. nll: candidate -> mean NLL in nats. at_edge: the best of
-    the grid was its first or last point, so the optimum may lie outside."""
-
-    value: float
-    nll: dict[float, float]
-    at_edge: bool
-
-
 def search_sigma(around: Around, init: SigmaInit, prior_log_sd: float, val: Split) -> Searched:
     """The `value` of `init` (relative_rms, constant or fan_in) with the lowest validation NLL: a grid of factors of
     2, then the best x sqrt 2 and best / sqrt 2; 8 draws over the first 2048 validation examples."""
@@ -61,10 +51,10 @@ def search_sigma(around: Around, init: SigmaInit, prior_log_sd: float, val: Spli
         return {value: -float(score.mean()) for value, score in zip(values, scores, strict=True)}
 
     nll = nll_of(GRID)
-    best = _argmin(nll)
+    best = lowest(nll)
     at_edge = best in (GRID[0], GRID[-1])
     nll |= nll_of([best / math.sqrt(2), best * math.sqrt(2)])
-    return Searched(_argmin(nll), nll, at_edge)
+    return Searched(lowest(nll), nll, at_edge)
 
 
 def rescale_sigma(around: Around, log_sd: Tensor, val: Split) -> float:
@@ -95,35 +85,28 @@ def standard_normal(flat: Tensor, generator: torch.Generator) -> None:
     flat.normal_(generator=generator)
 
 
-@torch.no_grad()
 def label_log_probs(around: Around, noise: Noise, scales: Sequence[Sequence[float]], val: Split) -> Tensor:
     """ln of the averaged probability of each label, float64 (candidates, n).
 
     scales: per candidate the factor on the noise of each tensor of `around.mean`. Draws outermost, candidates next,
     batches innermost: a deviate is drawn once for all candidates, weights are made once for all examples.
     """
-    val = val.first(EXAMPLES)
     generator = torch.Generator(around.mean.flat.device).manual_seed(around.seed)
     deviates, weights = Flat.like(around.mean), Flat.like(around.mean)
     named = {**around.fixed, **weights.views}
-    pooled = torch.full((len(scales), len(val)), -math.inf, dtype=torch.float64, device=val.labels.device)
-    with evaluating(around.network):
+
+    def candidates() -> Iterator[Weights]:
+        for factors in scales:
+            for name, factor in zip(weights.views, factors, strict=True):
+                torch.add(around.mean.views[name], deviates.views[name], alpha=factor, out=weights.views[name])
+            yield named
+
+    def draws() -> Iterator[Iterator[Weights]]:
         for _ in range(DRAWS):
             noise(deviates.flat, generator)
-            for candidate, factors in enumerate(scales):
-                for name, factor in zip(weights.views, factors, strict=True):
-                    torch.add(around.mean.views[name], deviates.views[name], alpha=factor, out=weights.views[name])
-                pooled[candidate] = torch.logaddexp(pooled[candidate], _of_labels(around, named, val))
-    return pooled - math.log(DRAWS)
+            yield candidates()
 
-
-def _of_labels(around: Around, weights: Mapping[str, Tensor], val: Split) -> Tensor:
-    """Log-probabilities of the labels (n,), float64, of one set of weights."""
-    parts = [
-        forward(around.network, weights, inputs).double().log_softmax(-1).gather(1, labels[:, None]).squeeze(1)
-        for inputs, labels in val.batches(around.batch_size)
-    ]
-    return torch.cat(parts)
+    return averaged_label_log_probs(around.network, draws(), val, around.batch_size)
 
 
 def _unit_sigmas(weights: Mapping[str, Tensor], init: SigmaInit) -> list[float]:
@@ -131,8 +114,3 @@ def _unit_sigmas(weights: Mapping[str, Tensor], init: SigmaInit) -> list[float]:
     generator = torch.Generator(next(iter(weights.values())).device)  # the searchable rules draw nothing
     initial = initial_log_sd(weights, init.model_copy(update={"value": 1.0}), math.inf, generator)
     return [math.exp(float(initial.log_sd[name])) for name in weights]
-
-
-def _argmin(nll: Mapping[float, float]) -> float:
-    """The value with the lowest finite NLL; the smallest such value on a tie. NaN counts as worst."""
-    return min(nll, key=lambda value: (math.inf if math.isnan(nll[value]) else nll[value], value))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmark import Fact, Split
+from methods.finetuning.search import Outcome
 from methods.mean_field.config import SigmaInit
 from methods.mean_field.search import Around, search_sigma
 from methods.mean_field.sigma import Initial, initial_log_sd
@@ -19,19 +20,17 @@ class StartingSigma:
 
     def __init__(self, init: SigmaInit, prior_log_sd: float, seed: int) -> None:
         self._given, self._prior_log_sd, self._seed = init, prior_log_sd, seed
-        self._value: float | None = None
-        self._at_edge = False
+        self._searched = Outcome()
 
     @property
     def init(self) -> SigmaInit:
         """The rule with the value in use."""
-        return self._given if self._value is None else self._given.model_copy(update={"value": self._value})
+        value = self._searched.value
+        return self._given if value is None else self._given.model_copy(update={"value": value})
 
     def search(self, around: Around, val: Split) -> dict[str, float]:
         """Choose the value on validation data; returns what to log: `nll@VALUE` of every candidate."""
-        found = search_sigma(around, self._given, self._prior_log_sd, val)
-        self._value, self._at_edge = found.value, found.at_edge
-        return {f"nll@{value:.4g}": nll for value, nll in sorted(found.nll.items())}
+        return self._searched.remember(search_sigma(around, self._given, self._prior_log_sd, val))
 
     def initial(self, weights: Mapping[str, Tensor]) -> Initial:
         """psi for these weights; the same on every call with equal weights."""
@@ -45,12 +44,12 @@ class StartingSigma:
         scale = getattr(self.init, "value", None)
         if scale is not None:
             facts["sigma_scale"] = scale
-        if self._value is not None:
-            facts["sigma_search_at_edge"] = self._at_edge
+        if self._searched.value is not None:
+            facts["sigma_search_at_edge"] = self._searched.at_edge
         return facts
 
     def state_dict(self) -> dict[str, Any]:
-        return {"value": self._value, "at_edge": self._at_edge}
+        return self._searched.state_dict()
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self._value, self._at_edge = saved["value"], saved["at_edge"]
+        self._searched.load_state_dict(saved)

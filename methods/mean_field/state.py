@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from methods.finetuning.flat import Flat
-from methods.finetuning.points import Points, floating
+from methods.finetuning.points import Points, copy_named, floating
 from methods.finetuning.select import Selection
 
 
@@ -29,8 +28,12 @@ class MeanFieldState:
     def state_dict(self) -> dict[str, Any]:
         return {"mu": self.mu.flat, "psi": self.psi.flat, "points": self.points.state_dict()}
 
-    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.mu.flat.copy_(state["mu"])
-        self.psi.flat.copy_(state["psi"])
+        """Copy in place.
+
+        Raises:
+            ConfigError: the state is that of another network or selection.
+        """
+        own = {"mu": self.mu.flat, "psi": self.psi.flat}
+        copy_named(own, {name: state[name] for name in own})
         self.points.load_state_dict(state["points"])

@@ -168,7 +168,7 @@ def test_a_budget_must_be_a_positive_finite_number(tmp_path, budget):
 
 def test_an_unknown_protocol_key_is_refused(tmp_path):
     message = refused(tmp_path, "tasks: digits\nnetworks: mlp-8\nmethods: map\nprotocol:\n  draw: 3\n")
-    assert message == "study.yaml:5: setting 'draw' is unknown. Did you mean 'draws'?\n  legal: budget, draws"
+    assert message == "study.yaml:5: setting 'draw' is unknown. Did you mean 'draws'?\n  legal: attacks, budget, draws"
 
 
 @pytest.mark.parametrize("value", ["3", "[]", "''", "false"])

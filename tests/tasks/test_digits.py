@@ -10,8 +10,9 @@ import torch
 from pydantic import ValidationError
 
 from benchmark.errors import EnvironmentProblem
-from tasks import digits
+from tasks import digits, photographs
 from tasks.digits import Digits, DigitsConfig, data_digest, read_scans, split_indices
+from tasks.photographs import photograph_patches
 from tasks.shift import Shift
 
 TASK = Digits()
@@ -126,3 +127,51 @@ def test_shift_depends_on_the_generator_alone():
 def test_unknown_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         DigitsConfig(**wrong)
+
+
+# -- what is no digit, and what is black and white ------------------------------------------------------------------
+
+
+def test_photographs_are_four_hundred_fixed_patches_on_the_grey_levels_of_the_scans():
+    patches = photograph_patches()
+    assert (patches.shape, patches.dtype, patches.min(), patches.max()) == ((400, 8, 8), np.uint8, 0, 16)
+    assert np.array_equal(patches, photograph_patches())
+    assert len({patch.tobytes() for patch in patches}) == 400
+    assert np.ptp(patches, axis=(1, 2)).min() == photographs.CONTRAST
+    # Decoders of JPEG may differ by one level of 256, which moves a patch's mean by less than this.
+    assert patches[:200].mean() == pytest.approx(6.13, abs=0.05)
+    assert patches[200:].mean() == pytest.approx(7.96, abs=0.05)
+
+
+def test_a_patch_is_a_tile_of_the_photograph():
+    from sklearn.datasets import load_sample_image
+
+    grey = load_sample_image("china.jpg") @ np.array([0.299, 0.587, 0.114]) * 16 / 255
+    tiles = {
+        tuple(np.rint(grey[row : row + 8, column : column + 8]).astype(int).flat)
+        for row in range(0, 424, 8)
+        for column in range(0, 640, 8)
+    }
+    assert all(tuple(patch.flat) in tiles for patch in photograph_patches()[:200].astype(int))
+
+
+def test_other_photographs_are_refused(monkeypatch):
+    monkeypatch.setitem(photographs.FILES_SHA256, "flower.jpg", "0" * 64)
+    with pytest.raises(EnvironmentProblem, match=r"ships another flower\.jpg: SHA-256 [0-9a-f]{64}, expected 0000"):
+        TASK.ood(DigitsConfig())
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_photographs_are_normalised_as_the_test_set_and_lie_between_black_and_white(size):
+    config = DigitsConfig(image_size=size)
+    (name, found), *others = TASK.ood(config).items()
+    assert (name, others) == ("photographs", [])
+    assert (found.dtype, tuple(found.shape)) == (torch.float32, (400, 1, size, size))
+    black, white = TASK.input_range(config)
+    assert (black.shape, white.shape) == ((1,), (1,))
+    assert (black.item(), white.item()) == (pytest.approx(-5 / 6), pytest.approx(11 / 6))
+    for inputs in (found, *(TASK.load(config, split).inputs for split in ("train", "val", "test"))):
+        assert inputs.min() >= black
+        assert inputs.max() <= white
+    if size == 8:
+        assert np.array_equal(torch.round(found[:, 0] * 6 + 5).numpy(), photograph_patches())

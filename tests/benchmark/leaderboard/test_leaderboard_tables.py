@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leaderboard_cases import done, failed, over_seeds, result, spec, study, values
 
+from benchmark.attacks.config import Attack
 from benchmark.errors import ConfigError
-from benchmark.leaderboard import Record, as_csv, as_json, as_markdown, as_text, build
+from benchmark.leaderboard import Record, as_csv, as_html, as_json, as_markdown, as_text, build
 from benchmark.leaderboard.cell import SeedValue, aggregate
+from benchmark.leaderboard.names import row_names
 from benchmark.leaderboard.table import Leaderboard, Row
 from benchmark.leaderboard.text import cell_text
 from benchmark.metrics.record import Value
@@ -212,3 +214,97 @@ def test_the_order_of_runs_never_changes_what_is_shown(shuffled: list[Record]) -
     expected, board = build(study()), build(shuffled)
     assert as_json(board) == as_json(expected)
     assert as_markdown(board, per_seed=True) == as_markdown(expected, per_seed=True)
+
+
+# -- metrics that have one result per set ---------------------------------------------------------------------------
+
+PHOTOGRAPHS, ATTACK = "ood_auroc[own].photographs", "attacked_accuracy.pgd-linf-0.0627x20"
+PROTOCOL_WITH_ATTACK = {"draws": 20, "budget": 1.0, "attacks": [Attack(kind="pgd").identity()]}
+
+
+def detection() -> list[Record]:
+    """Two tasks, of which one has sets: a row with a score of its own and one without."""
+    sets = {"ood_auroc[own].photographs": 0.91, "ood_auroc[msp].photographs": 0.8, ATTACK: 0.4}
+    na = Value.na("the posterior has no score of its own")
+    records = [done(spec("scored", protocol=PROTOCOL_WITH_ATTACK), **sets)]
+    records.append(done(spec("plain", protocol=PROTOCOL_WITH_ATTACK), **{**sets, PHOTOGRAPHS: na}))
+    none = {name: Value.na("the task has no OOD set, and the protocol no attack") for name in ("ood_auroc[own]",)}
+    return [*records, done(spec("map", task="gaussian_mixture"), **none)]
+
+
+def test_a_column_may_be_a_metric_on_a_set_in_every_view() -> None:
+    board = build(detection(), columns=[PHOTOGRAPHS, ATTACK], sort=PHOTOGRAPHS)
+    digits, _ = board.tables
+    assert [(each.name, each.unit, each.direction) for each in digits.columns] == [
+        (PHOTOGRAPHS, "%", "up"),
+        (ATTACK, "%", "up"),
+    ]
+    assert [row.label for row in digits.rows] == ["scored", "plain"]
+    assert [cell_text(row, PHOTOGRAPHS) for row in digits.rows] == ["91.0", "n/a"]
+    assert [cell_text(row, ATTACK) for row in digits.rows] == ["40.00", "40.00"]
+    assert PHOTOGRAPHS in as_text(board)
+    assert "| ood\\_auroc\\[own\\].photographs % |" in as_markdown(board)
+    assert f",{ATTACK},1,fraction,up,ok,0.4," in as_csv(board)
+    assert as_json(board)["tables"][0]["rows"][0]["metrics"][ATTACK]["mean"] == 0.4
+    assert f">{PHOTOGRAPHS} %" in as_html(board).replace("\n", "")
+
+
+def test_a_table_without_the_set_says_not_applicable_and_why() -> None:
+    board = build(detection(), columns=[PHOTOGRAPHS])
+    (row,) = board.tables[1].rows
+    assert cell_text(row, PHOTOGRAPHS) == "n/a"
+    assert row.cells[PHOTOGRAPHS].reasons == ("the task has no OOD set, and the protocol no attack",)
+
+
+def test_a_metric_without_its_set_stands_for_all_sets_but_cannot_be_the_order() -> None:
+    (digits, _) = build(detection(), columns=["ood_auroc[own]", "ood_auroc[msp]"]).tables
+    assert [each.name for each in digits.columns] == [PHOTOGRAPHS, "ood_auroc[msp].photographs"]
+    with pytest.raises(ConfigError, match=r"one value per set\. Name one of: ood_auroc\[own\]\.photographs"):
+        build(detection(), sort="ood_auroc[own]")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ood_auroc[own].photograhps", PHOTOGRAPHS),
+        ("ood_auroc[won].photographs", PHOTOGRAPHS),
+        ("attacked_accuracy.pgd-linf-0.0627x2", ATTACK),
+    ],
+)
+def test_an_unknown_set_or_score_is_an_error_with_the_nearest(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=r"column .* is unknown") as raised:
+        build(detection(), columns=[name])
+    assert f"Did you mean '{meant}'?" in str(raised.value)
+    with pytest.raises(ConfigError, match=r"sort order .* is unknown"):
+        build(detection(), sort=name)
+
+
+def test_before_there_are_results_a_set_may_be_asked_for() -> None:
+    new = [Record(spec("map"), "new")]
+    (row,) = build(new, columns=[PHOTOGRAPHS], sort=PHOTOGRAPHS).rows
+    assert cell_text(row, PHOTOGRAPHS) == "new"
+    with pytest.raises(ConfigError, match=r"'ood_auroc\[owm\]\.photographs' is unknown"):
+        build(new, columns=["ood_auroc[owm].photographs"])
+
+
+def test_captions_and_titles_show_attacks_by_their_labels() -> None:
+    board = build([*detection(), done(spec("map"))])
+    assert [table.title for table in board.tables] == [
+        "digits", "digits attacks=pgd-linf-0.0627x20", "gaussian_mixture",
+    ]  # fmt: skip
+    assert "attacks=pgd-linf-0.0627x20 budget=1.0 draws=20" in as_markdown(board).replace("\\", "")
+
+
+def test_marks_of_the_runs_stand_behind_the_row_s_name_with_a_count_where_only_some_have_them():
+    def marked(seed: int, marks: str) -> Record:
+        run = spec("mean_field", seed)
+        return Record(run, "done", result=result(run, facts={"marks": marks}))
+
+    def label(*marks: str) -> str:
+        unfinished = Record(spec("mean_field", 9), "new")
+        return row_names([*(marked(seed, each) for seed, each in enumerate(marks)), unfinished])[0].label
+
+    assert label("", "") == "mean_field"
+    assert label("fixed sigma, tempered", "fixed sigma, tempered") == "mean_field [fixed sigma, tempered]"
+    assert label("fixed sigma", "", "fixed sigma") == "mean_field [fixed sigma 2/3]"
+    assert row_names([Record(spec("mean_field"), "new")])[0].label == "mean_field"

@@ -29,10 +29,10 @@ def log(probs):
         return np.log(np.asarray(probs, dtype=np.float64))
 
 
-def split(probs, labels=None, expected_entropy=None):
+def split(probs, labels=None, expected_entropy=None, score=None):
     """A split from probabilities (n, K) and labels."""
     labels = None if labels is None else np.asarray(labels)
-    return SplitPredictions(log(probs), labels, expected_entropy)
+    return SplitPredictions(log(probs), labels, expected_entropy, None if score is None else np.asarray(score, float))
 
 
 def f8(dtype=np.float64):

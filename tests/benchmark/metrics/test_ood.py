@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from metric_cases import split
 
+from benchmark.errors import PredictionError
 from benchmark.metrics.ood import METRICS, auroc, fpr95, fpr95_id
 from benchmark.metrics.predictions import SplitPredictions
 
@@ -54,12 +55,13 @@ def test_no_difference_and_perfect_separation():
 
 def test_each_score_reads_its_own_uncertainty():
     # On three classes the most confident sample need not have the lowest entropy.
-    test = split([(0.6, 0.4, 0.0)], [0], np.array([0.6]))
-    ood = split([(0.62, 0.19, 0.19)], expected_entropy=np.array([0.9]))
+    test = split([(0.6, 0.4, 0.0)], [0], np.array([0.6]), [7.0])
+    ood = split([(0.62, 0.19, 0.19)], expected_entropy=np.array([0.9]), score=[9.0])
     values = {metric.name: metric.compute(test, ood).value for metric in METRICS}
     assert values["ood_auroc[msp]"] == 0.0
     assert values["ood_auroc[entropy]"] == 1.0
     assert values["ood_auroc[mi]"] == 0.0
+    assert values["ood_auroc[own]"] == 1.0
     assert METRICS[0].compute(test, ood).extra == {"n_id": 1, "n_ood": 1}
 
 
@@ -70,3 +72,32 @@ def test_msp_keeps_apart_what_the_probability_merges():
     test, ood = SplitPredictions(logs[1:]), SplitPredictions(logs[:1])
     assert test.confidence == ood.confidence
     assert METRICS[0].compute(test, ood).value == 1.0
+
+
+def own(name, id_scores, ood_scores):
+    """The metric `name[own]` of two sets of scores."""
+    metric = next(metric for metric in METRICS if metric.name == f"{name}[own]")
+    sets = (split([(0.5, 0.5)] * len(scores), score=scores) for scores in (id_scores, ood_scores))
+    return metric.compute(*sets)
+
+
+def test_a_score_that_is_nan_is_the_least_suspicious_and_is_counted():
+    nan = float("nan")
+    found = own("ood_auroc", [0.2, 0.4, nan], [0.3, nan, 0.5])
+    # the pairs (ood, id) by hand: .3 beats .2 and nan; nan ties with nan; .5 beats all
+    assert found.value == pytest.approx((2 + 0.5 + 3) / 9, abs=1e-12)
+    assert found.extra == {"n_id": 3, "n_ood": 3, "n_nan_id": 1, "n_nan_ood": 1}
+    assert own("ood_fpr95", [0.2, 0.4, 0.6], [nan, 0.9]).value == 1.0  # to flag it, everything is to be flagged
+    assert own("ood_fpr95_id", [0.2, 0.4], [nan, nan, nan, 0.9]).value == 0.75
+    assert own("ood_auroc", [nan], [nan]).value == 0.5
+
+
+def test_infinite_scores_are_ordered_and_nothing_is_counted_without_nan():
+    found = own("ood_auroc", [-np.inf, 0.0], [np.inf, 1.0])
+    assert (found.value, found.extra) == (1.0, {"n_id": 2, "n_ood": 2})
+
+
+def test_without_a_stored_score_the_set_is_named():
+    metric = next(metric for metric in METRICS if metric.name == "ood_auroc[own]")
+    with pytest.raises(PredictionError, match=r"predictions of 'ood\.far' come without a score"):
+        metric.compute(split([(0.5, 0.5)], score=[1]), SplitPredictions(np.log([[0.5, 0.5]]), name="ood.far"))

@@ -12,7 +12,11 @@ def full():
     return Predictions(
         test=split(F8_PROBS, F8_LABELS, entropy),
         val=split(F8_PROBS[1:], F8_LABELS[1:]),
-        ood={"far.noise": split(F8_PROBS[:3], expected_entropy=entropy[:3]), "near": split(F8_PROBS, None, entropy)},
+        ood={
+            "far.noise": split(F8_PROBS[:3], expected_entropy=entropy[:3]),
+            "near": split(F8_PROBS, None, entropy),
+            "pgd-linf-0.0627x20": split(F8_PROBS[3:7], F8_LABELS[:4], entropy[:4], [0.1, np.nan, np.inf, -2.0]),
+        },
         true_log_probs=log(np.full((8, 3), 1 / 3)),
         draws=30,
     )
@@ -35,6 +39,10 @@ def test_the_file_holds_the_documented_arrays():
         "val.labels": ("int64", (7,)),
         "ood.far.noise.log_probs": ("float32", (3, 3)),
         "ood.far.noise.expected_entropy": ("float32", (3,)),
+        "ood.pgd-linf-0.0627x20.log_probs": ("float32", (4, 3)),
+        "ood.pgd-linf-0.0627x20.labels": ("int64", (4,)),
+        "ood.pgd-linf-0.0627x20.expected_entropy": ("float32", (4,)),
+        "ood.pgd-linf-0.0627x20.score": ("float32", (4,)),
         "ood.near.log_probs": ("float32", (8, 3)),
         "ood.near.expected_entropy": ("float32", (8,)),
         "test.true_log_probs": ("float32", (8, 3)),
@@ -48,7 +56,11 @@ def test_loading_gives_back_the_arrays_and_the_scores_bit_for_bit(path):
     loaded = Predictions.load(path)
     for key, array in stored.arrays().items():
         np.testing.assert_array_equal(loaded.arrays()[key], array)
-    assert (loaded.draws, loaded.deterministic, list(loaded.ood)) == (30, False, ["far.noise", "near"])
+    assert (loaded.draws, loaded.deterministic) == (30, False)
+    assert (list(loaded.ood), list(loaded.attacked)) == (
+        ["far.noise", "near", "pgd-linf-0.0627x20"],
+        ["pgd-linf-0.0627x20"],
+    )
     assert score(loaded) == score(stored)
 
 

@@ -103,6 +103,12 @@ def test_predictions_must_fit_together():
         Predictions(test, val=SplitPredictions(GOOD))
     with pytest.raises(PredictionError, match=r"'ood\.noise\.log_probs' has 3 classes"):
         Predictions(test, ood={"noise": SplitPredictions(log([(0.2, 0.3, 0.5)]))})
+    with pytest.raises(PredictionError, match=r"'ood\.pgd\.labels' are not those of the first 2 test examples"):
+        Predictions(test, ood={"pgd": SplitPredictions(GOOD[:2], np.array([0, 1]))})
+    with pytest.raises(PredictionError, match=r"'ood\.pgd\.labels' are not those of the first 4 test examples"):
+        Predictions(test, ood={"pgd": SplitPredictions(np.vstack([GOOD, GOOD[:1]]), np.array([0, 0, 1, 0]))})
+    with pytest.raises(PredictionError, match=r"'ood\.far\.score' is float64 of shape \(2,\), expected .* \(3,\)"):
+        SplitPredictions(GOOD, score=np.zeros(2), name="ood.far")
     with pytest.raises(PredictionError, match="draws is 0"):
         Predictions(test, draws=0)
     with pytest.raises(PredictionError, match=r"draws is 30, .*deterministic is True"):

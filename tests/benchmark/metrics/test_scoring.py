@@ -11,7 +11,9 @@ from benchmark.metrics.catalogue import METRICS, PREDICTION_METRICS, metric_of
 from benchmark.metrics.record import Metric, Value
 from benchmark.metrics.scoring import Predictions, SplitPredictions, compare, score
 
-OOD_NAMES = [f"{base}[{s}]" for s in ("msp", "entropy", "mi") for base in ("ood_auroc", "ood_fpr95", "ood_fpr95_id")]
+OOD_NAMES = [
+    f"{base}[{s}]" for s in ("msp", "entropy", "mi", "own") for base in ("ood_auroc", "ood_fpr95", "ood_fpr95_id")
+]
 POINT_NAMES = [
     "accuracy",
     "nll",
@@ -34,15 +36,20 @@ POINT_NAMES = [
     "mi",
 ]
 LAW_NAMES = ["excess_nll", "true_ece15"]
+SETS = ("svhn", "noise", "pgd-linf-0.0627x20")
 
 
 def complete(draws=5):
-    entropy = f8().entropies * 0.5
-    test = split(F8_PROBS, F8_LABELS, entropy)
+    entropy, score = f8().entropies * 0.5, np.arange(8.0)
+    test = split(F8_PROBS, F8_LABELS, entropy, score)
     return Predictions(
         test=test,
         val=split(F8_PROBS[1:], [0, 1, 1, 2, 1, 2, 0]),
-        ood={"svhn": split(F8_PROBS[3:], None, entropy[3:]), "noise": split([(1 / 3,) * 3], None, np.array([0.2]))},
+        ood={
+            "svhn": split(F8_PROBS[3:], None, entropy[3:], score[3:]),
+            "noise": split([(1 / 3,) * 3], None, np.array([0.2]), [9.0]),
+            "pgd-linf-0.0627x20": split(F8_PROBS[3:], F8_LABELS[:5], entropy[3:], score[3:]),
+        },
         true_log_probs=log(0.5 * F8_PROBS + 0.5 / 3),
         draws=draws,
     )
@@ -50,8 +57,8 @@ def complete(draws=5):
 
 def test_everything_is_scored_in_the_order_of_the_catalogue():
     results = score(complete())
-    ood = [f"{name}.{ood}" for name in OOD_NAMES for ood in ("svhn", "noise")]
-    assert list(results) == [*POINT_NAMES, *ood, *LAW_NAMES]
+    ood = [f"{name}.{ood}" for name in OOD_NAMES for ood in SETS]
+    assert list(results) == [*POINT_NAMES, *ood, "attacked_accuracy.pgd-linf-0.0627x20", *LAW_NAMES]
     states = {name: result["state"] for name, result in results.items()}
     assert states.pop("excess_nll") == "inf"  # F8 has zeros that the true law does not
     assert set(states.values()) == {"ok"}
@@ -73,19 +80,41 @@ def test_what_has_no_meaning_is_not_applicable_by_rule():
     assert {name: result["reason"] for name, result in results.items() if result["state"] == "na"} == {
         **dict.fromkeys(["nll_ts", "ece15_ts", "temperature"], "the task has no validation split"),
         "mi": "the posterior is deterministic",
-        **dict.fromkeys(OOD_NAMES, "the task has no OOD set"),
+        **dict.fromkeys(OOD_NAMES, "the task has no OOD set, and the protocol no attack"),
+        "attacked_accuracy": "the protocol has no attack",
         **dict.fromkeys(LAW_NAMES, "the law of the task is not known"),
     }
-    assert sum(result["state"] == "ok" for result in results.values()) == len(results) - 15
+    assert sum(result["state"] == "ok" for result in results.values()) == len(results) - 19
 
 
 def test_one_draw_has_no_mutual_information_even_as_an_ood_score():
     one = complete(draws=1)
     results = score(one)
     not_applicable = {name: result for name, result in results.items() if result["state"] == "na"}
-    mi = [f"{name}.{ood}" for name in OOD_NAMES[6:] for ood in ("svhn", "noise")]
+    mi = [f"{name}.{ood}" for name in OOD_NAMES[6:9] for ood in SETS]
     assert list(not_applicable) == ["mi", *mi]
     assert {result["reason"] for result in not_applicable.values()} == {"one draw (S = 1)"}
+
+
+def test_without_a_score_of_its_own_a_posterior_has_no_detector_of_its_own():
+    test = split(F8_PROBS, F8_LABELS)
+    results = score(Predictions(test, ood={"far": split(F8_PROBS)}))
+    reasons = {name: result.get("reason") for name, result in results.items() if "[own]" in name}
+    own = [f"{base}[own].far" for base in ("ood_auroc", "ood_fpr95", "ood_fpr95_id")]
+    assert reasons == dict.fromkeys(own, "the posterior has no score of its own")
+
+
+def test_attacked_examples_are_compared_with_the_same_examples_before_the_attack():
+    attacked = split(F8_PROBS[3:], F8_LABELS[:5])
+    test = f8()
+    results = score(Predictions(test, ood={"attack": attacked, "far": split(F8_PROBS[3:])}))
+    first = split(F8_PROBS[:5], F8_LABELS[:5])
+    for name in ("ood_auroc[msp]", "ood_fpr95[entropy]"):
+        assert results[f"{name}.attack"]["value"] == METRICS[name].compute(first, attacked).value
+        assert results[f"{name}.far"]["value"] == METRICS[name].compute(test, split(F8_PROBS[3:])).value
+    assert results["ood_auroc[msp].attack"]["extra"] == {"n_id": 5, "n_ood": 5}
+    assert results["attacked_accuracy.attack"]["value"] == np.mean(F8_PROBS[3:].argmax(1) == F8_LABELS[:5])
+    assert "attacked_accuracy.far" not in results
 
 
 def test_rules_are_decided_before_running(monkeypatch):
@@ -125,7 +154,7 @@ def test_a_metric_that_raises_fails_and_loses_no_other(monkeypatch, error, reaso
 def test_scores_are_pinned_to_the_metrics_themselves():
     results, test = score(complete()), complete().test
     for metric in PREDICTION_METRICS:
-        if not {"val", "ood", "true_log_probs"} & set(metric.needs):
+        if not {"val", "ood", "attacked", "true_log_probs"} & set(metric.needs):
             assert results[metric.name] == metric.compute(test).to_json(metric)
 
 

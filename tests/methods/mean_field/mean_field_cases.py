@@ -10,6 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import Context, NeededRun, PointMass, Problem, Split, weights_of
+from methods.finetuning.descent import PointDescent, optimiser_for
+from methods.finetuning.precision import Precision
+from methods.finetuning.select import Selection, select
+from methods.finetuning.step import Step
+from methods.mean_field.estimators.choose import choose_estimator
+from methods.mean_field.learner import Descent, MeanFieldLearner
+from methods.mean_field.prior import Prior
+from methods.mean_field.state import MeanFieldState
+from methods.optimisers import Adam, Group
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracles.json").read_text())["cases"]
 
@@ -72,3 +81,50 @@ def context(folder: Path, net: nn.Module, facts: dict[str, Any] | None = None, *
     facts = {"optimiser": "sgd", "l2": 5e-4} if facts is None else facts
     base = NeededRun("map", {}, facts, PointMass(weights_of(net)))
     return Context(folder, ("made_up", "small", "mean_field", 0), needed=[base], **options)
+
+
+class Small:
+    """A step on a small network, and what the tests look at."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        travel_rate: float | None = 1e-2,
+        selection: Selection | None = None,
+        psi: float = -2.0,
+        decaying: set[str] | None = None,
+        estimator: str = "shared",
+        micro_batch: int | None = None,
+        precision: str = "fp32",
+        **options,
+    ) -> None:
+        self.net = net
+        self.state = state = MeanFieldState(net, selection or select(net, "weights", train_rest=True))
+        state.psi.flat.fill_(psi)
+        self.prior = Prior(5e-3, 60)
+        self.learner = MeanFieldLearner(
+            net,
+            state,
+            self.prior,
+            choose_estimator(estimator, state, torch.Generator().manual_seed(5), micro_batch or 60),
+            PointDescent(
+                state.points,
+                optimiser_for("sgd", list(state.points.trained.values())),
+                lambda t: 0.05,
+                {"head.weight", "conv.weight"} if decaying is None else decaying,
+                self.prior.lam,
+            ),
+            Descent(optimiser_for("sgd", list(state.mu.views.values())), lambda t: 0.05),
+            None if travel_rate is None else Descent(Adam([Group([state.psi.flat])], eps=1e-12), lambda t: travel_rate),
+            **options,
+        )
+        self.step = Step(self.learner, micro_batch=micro_batch, precision=Precision(precision, torch.device("cpu")))
+
+    def __call__(self, inputs: Tensor, labels: Tensor, t: int) -> Tensor:
+        return self.step(inputs, labels, t)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a step may change."""
+        points = self.state.points
+        return {"mu": self.state.mu.flat, "psi": self.state.psi.flat, **points.trained, **points.buffers}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
 import torch
+from paired_timing import interleaved, threads
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark import Split, weights_of
-from benchmark.allocator import keep_freed_memory
 from benchmark.predict import BATCH_SIZE, predict
 from methods.finetuning.descent import PointDescent, optimiser_for
 from methods.finetuning.modes import only_norms_training
@@ -77,33 +75,10 @@ def bayesian_step(base: torch.nn.Module) -> tuple[Callable[[torch.Tensor, torch.
     return run, state.mu.flat.nbytes
 
 
-def interleaved(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """(median seconds of `first`, median over rounds of the ratio second/first), after one round of warm-up.
-
-    Ratios are taken within a round and the order alternates, because a shared machine drifts by more than the few
-    per cent that are to be shown.
-    """
-    seconds: list[tuple[float, float]] = []
-    for index in range(rounds + 1):
-        times = {}
-        for call in (first, second) if index % 2 else (second, first):
-            start = time.perf_counter()
-            call()
-            times[call] = time.perf_counter() - start
-        seconds.append((times[first], times[second]))
-    ratios = [b / a for a, b in seconds[1:]]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    print(f"\nratio {middle:.3f}, quartiles {low:.3f} and {high:.3f}, over {rounds} rounds")
-    return statistics.median(a for a, _ in seconds[1:]), middle
-
-
 @pytest.fixture
 def two_threads():
-    keep_freed_memory()  # as in every run; without it page faults drown the difference
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with threads(2):
+        yield
 
 
 def test_a_training_step_costs_at_most_five_percent_more(two_threads):

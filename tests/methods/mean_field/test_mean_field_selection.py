@@ -15,6 +15,7 @@ from benchmark import ConfigError
 from methods.finetuning.config import NamePatterns
 from methods.finetuning.probe import keep_used
 from methods.finetuning.select import select, select_nothing
+from tasks.networks.catalogue import CifarResNet, WideResNet
 
 
 def names(net: nn.Module) -> list[str]:
@@ -141,3 +142,57 @@ def test_every_parameter_of_a_vision_transformer_is_used():
     data = type(data)(data.inputs.repeat(1, 1, 6, 6)[..., :32, :32], data.labels)
     assert keep_used(net, chosen, data, 0) == chosen
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_the_paper_s_selection_is_weights_and_biases_of_the_layers_it_replaces():
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.PReLU(), nn.Flatten(), nn.LayerNorm(32))
+    net.append(nn.Linear(32, 3))
+    found = select(net, "paper", train_rest=True)
+    assert found.bayesian == ("0.weight", "0.bias", "1.weight", "1.bias", "2.weight", "5.weight", "5.bias")
+    assert found.trained == ("4.weight", "4.bias")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "count", "first", "left_out"),
+    [
+        ("resnet18", 1, "layer4.1.conv1.weight", "layer4.0.conv1.weight"),
+        ("resnet18", 2, "layer4.0.conv1.weight", "layer3.1.conv1.weight"),
+        ("vit_tiny_patch16_224", 1, "blocks.11.norm1.weight", "blocks.10.norm1.weight"),
+        ("convnext_atto", 1, "stages.3.blocks.1.gamma", "stages.3.blocks.0.gamma"),
+    ],
+)
+def test_last_blocks_are_those_before_the_head_as_timm_groups_them(architecture, count, first, left_out):
+    net = timm.create_model(architecture, num_classes=5)
+    found = select(net, f"last_blocks:{count}", train_rest=True)
+    head = {name for name in names(net) if name.startswith(("fc.", "head."))}
+    assert found.bayesian[0] == first
+    assert left_out in found.trained
+    assert head <= set(found.trained)
+
+
+@pytest.mark.parametrize(("made", "first"), [("resnet20", "layer3.2.conv1"), ("wrn-16-1", "layer3.1.bn1")])
+def test_the_suite_s_own_networks_tell_their_blocks(made, first):
+    family = CifarResNet() if made.startswith("resnet") else WideResNet()
+    net = family.build(made, (1, 8, 8), 3)
+    found = select(net, "last_blocks:1", train_rest=True)
+    assert found.bayesian[0] == f"{first}.weight"
+    assert not any(name.startswith("fc") for name in found.bayesian)
+
+
+def test_a_network_without_blocks_is_taken_by_the_first_component_of_names_and_too_many_are_refused():
+    assert select(network(), "last_blocks:1", train_rest=True).bayesian == ("norm.weight", "norm.bias")
+    with pytest.raises(ConfigError, match=r"'last_blocks:3' asks for more than the 2 blocks"):
+        select(network(), "last_blocks:3", train_rest=True)
+
+
+def test_a_network_without_trainable_weights_is_told_to_be_unfrozen():
+    with pytest.raises(ConfigError, match=r"none of the 5 parameters.*requires_grad_\(True\)"):
+        select(network().requires_grad_(False), "weights", train_rest=True)
+
+
+def test_the_second_name_of_a_tied_parameter_is_answered_with_the_first():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2))
+    net[1].weight = net[0].weight
+    with pytest.raises(ConfigError, match=r"'1.weight', which is tied to '0.weight'"):
+        select(net, NamePatterns(include=(r"1\.weight", r"2\.weight")), train_rest=True)
+    assert select(net, NamePatterns(include=(r".*\.weight",)), train_rest=True).bayesian == ("0.weight", "2.weight")

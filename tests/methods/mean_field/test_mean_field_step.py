@@ -6,24 +6,18 @@ import math
 
 import pytest
 import torch
-from mean_field_cases import SmallConvNet, double, network, oracle, oracle_of, split
+from mean_field_cases import Small, SmallConvNet, double, network, oracle, oracle_of, split
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from benchmark import Diverged
-from methods.finetuning.descent import PointDescent, optimiser_for
 from methods.finetuning.flat import CHUNK, Flat
 from methods.finetuning.modes import averaging, only_norms_training, resolve_bn
-from methods.finetuning.precision import Precision
-from methods.finetuning.select import Selection, select
-from methods.finetuning.step import LOOK_EVERY, MAX_SKIPPED, Step
-from methods.mean_field.estimators.choose import choose_estimator
+from methods.finetuning.select import Selection
+from methods.finetuning.step import LOOK_EVERY, MAX_SKIPPED
 from methods.mean_field.estimators.shared import log_sd_gradient, perturb
-from methods.mean_field.learner import Descent, MeanFieldLearner
 from methods.mean_field.prior import Prior, log_sd_limits
 from methods.mean_field.rates import Travel
-from methods.mean_field.state import MeanFieldState
-from methods.optimisers import Adam, Group
 
 
 def test_a_shared_sample_gives_the_oracle_s_output():
@@ -106,53 +100,6 @@ def test_formulas_in_chunks_equal_those_in_one_piece():
     expected = mu + psi.exp() * eps
     perturb(eps, mu, psi)
     assert torch.allclose(eps, expected, rtol=1e-6, atol=1e-6)
-
-
-class Small:
-    """A step on a small network, and what the tests look at."""
-
-    def __init__(
-        self,
-        net: nn.Module,
-        *,
-        travel_rate: float | None = 1e-2,
-        selection: Selection | None = None,
-        psi: float = -2.0,
-        decaying: set[str] | None = None,
-        estimator: str = "shared",
-        micro_batch: int | None = None,
-        precision: str = "fp32",
-        **options,
-    ) -> None:
-        self.net = net
-        self.state = state = MeanFieldState(net, selection or select(net, "weights", train_rest=True))
-        state.psi.flat.fill_(psi)
-        self.prior = Prior(5e-3, 60)
-        self.learner = MeanFieldLearner(
-            net,
-            state,
-            self.prior,
-            choose_estimator(estimator, state, torch.Generator().manual_seed(5), micro_batch or 60),
-            PointDescent(
-                state.points,
-                optimiser_for("sgd", list(state.points.trained.values())),
-                lambda t: 0.05,
-                {"head.weight", "conv.weight"} if decaying is None else decaying,
-                self.prior.lam,
-            ),
-            Descent(optimiser_for("sgd", list(state.mu.views.values())), lambda t: 0.05),
-            None if travel_rate is None else Descent(Adam([Group([state.psi.flat])], eps=1e-12), lambda t: travel_rate),
-            **options,
-        )
-        self.step = Step(self.learner, micro_batch=micro_batch, precision=Precision(precision, torch.device("cpu")))
-
-    def __call__(self, inputs: Tensor, labels: Tensor, t: int) -> Tensor:
-        return self.step(inputs, labels, t)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything that a step may change."""
-        points = self.state.points
-        return {"mu": self.state.mu.flat, "psi": self.state.psi.flat, **points.trained, **points.buffers}
 
 
 def test_a_skipped_batch_leaves_no_trace_in_weights_or_running_statistics():
