@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         CorruptBitstream,
         Diverged,
         EnvironmentProblem,
+        MissingPackage,
         nearest,
         unknown,
     )
@@ -67,6 +68,7 @@ _HOME = {
         "CorruptBitstream",
         "Diverged",
         "EnvironmentProblem",
+        "MissingPackage",
         "nearest",
         "unknown",
     ),
@@ -91,6 +93,7 @@ __all__ = [
     "Fact",
     "Method",
     "MethodConfig",
+    "MissingPackage",
     "Need",
     "NeededRun",
     "NetworkFamily",

@@ -34,6 +34,11 @@ class EnvironmentProblem(BenchError):
     exit_code = 3
 
 
+class MissingPackage(EnvironmentProblem):
+    """A method needs an optional package that is not installed; the run becomes a row with status `skipped`. The text
+    says how to install it."""
+
+
 class PredictionError(BenchError, ValueError):
     """Stored predictions break a rule of `predictions.npz` (first bad row named)."""
 

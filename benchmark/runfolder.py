@@ -53,14 +53,14 @@ PRODUCTS = (*FITTED, *EVALUATED, "result.json")
 
 UNFINISHED = ("new", "lost", "killed", "timeout", "corrupt")
 """States that `run` goes on with by itself: nothing is wrong with the run, only with what happened to it."""
-FAILURES = ("failed", "oom", "diverged", "timeout", "killed", "lost")
+FAILURES = ("failed", "oom", "diverged", "timeout", "killed", "lost", "skipped")
 ARCHIVE = "products"
 
 
 @dataclass(frozen=True)
 class State:
     """What the files say of a run. `name`: new, running, ok, corrupt, or how the last attempt ended (failed, oom,
-    timeout, killed, diverged, lost). `retriable`: the failure is the machine's, not the code's."""
+    timeout, killed, diverged, lost, skipped). `retriable`: the failure is the machine's, not the code's."""
 
     name: str
     attempts: int = 0

@@ -24,7 +24,8 @@ MAX_ATTEMPTS = 10
 @dataclass(frozen=True)
 class Status:
     """A run's place in a plan. `name`: new, running, done, stale, skipped, excluded, or the state that the files
-    show (failed, oom, diverged, timeout, killed, lost, corrupt). `note` says more in a few words."""
+    show (failed, oom, diverged, timeout, killed, lost, corrupt). skipped: an optional package is missing, or a run
+    that it needs has failed. `note` says more in a few words."""
 
     name: str
     state: State

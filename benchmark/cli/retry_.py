@@ -52,7 +52,7 @@ def command(
     statuses = store.statuses(specs)
     failed = {run_id for run_id, status in statuses.items() if status.name in (*FAILURES, "corrupt")}
     named = {folder.id for folder in store.find(run)} if run else failed
-    takes_up = (*FAILURES, "corrupt", "new", "skipped", *(("done", "stale") if afresh and run else ()))
+    takes_up = (*FAILURES, "corrupt", "new", *(("done", "stale") if afresh and run else ()))
     taken_up = [run_id for run_id in named if run_id in specs and statuses[run_id].name in takes_up]
     wanted = with_released(specs, statuses, taken_up)
     if afresh:

@@ -98,17 +98,14 @@ def fine_tune(
         average_statistics(
             problem.network, learner.points, sampler, problem.train, config.batch_size, ctx.seed_for("reestimate")
         )
-    require_finite_points(learner.points)
+    require_finite_points(learner.points, learner.advice)
     return {**schedule.facts(), "skipped_steps": step.skipped, "overflown_steps": step.overflown}
 
 
-ADVICE = "Try a third of lr_mu, and half of travel."
-
-
-def require_finite_points(points: Points) -> None:
+def require_finite_points(points: Points, advice: str) -> None:
     """Raise Diverged when a non-finite number got into a point-valued weight or a running statistic."""
     for name, tensor in points.floats().items():
-        require_finite(float(tensor.sum(dtype=torch.float64)), f"the sum of '{name}'", ADVICE)
+        require_finite(float(tensor.sum(dtype=torch.float64)), f"the sum of '{name}'", advice)
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Fact]:

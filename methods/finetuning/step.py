@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from methods.finetuning.points import Points
 from methods.finetuning.precision import Precision
 
 MAX_SKIPPED = 10
+ADVICE = "Try a third of lr_mu."
 LOOK_EVERY = 16
 """Steps between looks at the counter of losses that are not finite: each look waits for the device."""
 
@@ -26,6 +27,8 @@ class Learner(ABC):
     """What is trained. A step calls `begin`, then `loss` per micro-batch, then `update`."""
 
     points: Points
+    advice: ClassVar[str] = ADVICE
+    """What to change when the training diverges."""
 
     def __init__(self, network: nn.Module, points: Points) -> None:
         self.network, self.points = network, points
@@ -103,9 +106,7 @@ class Step:
         """Raise Diverged after more than ten losses in a row that were not finite. Waits for the device."""
         row = int(self._left_out[1])
         if row > MAX_SKIPPED:
-            raise Diverged(
-                f"the loss was not finite in {row} steps in a row. Try a third of lr_mu, and half of travel."
-            )
+            raise Diverged(f"the loss was not finite in {row} steps in a row. {self.learner.advice}")
 
     def _backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Mean loss over the batch; its gradients accumulate at the leaves, one micro-batch at a time."""

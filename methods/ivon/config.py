@@ -52,8 +52,8 @@ class IvonConfig(FineTuningConfig):
     beta2: Literal["auto"] | Annotated[float, Field(ge=0.5, lt=1)] = Field(
         "auto",
         description=(
-            "decay of the curvature's running average. auto: 1 - 5/steps, within 0.9 and 0.99999, by which ln sigma "
-            "grows by up to 2.5 in a fit whose data say nothing"
+            "decay of the curvature's running average. auto: 1 - 2/steps, within 0.9 and 0.99999, by which ln sigma "
+            "grows by up to 1 in a fit whose data say nothing"
         ),
     )
     hess_init: Annotated[float, Field(gt=0, le=1e6)] | None = Field(

@@ -15,6 +15,8 @@ from torch import Tensor
 from methods.mean_field.prior import Prior
 from methods.mean_field.sigma import Initial
 
+FORGOTTEN = 2.0
+"""How many times a fit is as long as the memory of the curvature's running average."""
 SMALLEST = 1e-4
 """Curvature that every tensor starts with at least: IVON's step is relative to it."""
 
@@ -38,5 +40,10 @@ def log_sd_of(curvature: Tensor, prior: Prior) -> Tensor:
 
 
 def decay_for(steps: int) -> float:
-    """beta2 of the curvature's running average, clip(1 - 5/steps, 0.9, 0.99999): it forgets its start within a fit."""
-    return min(max(1 - 5 / steps, 0.9), 0.99999)
+    """beta2 of the curvature's running average, clip(1 - 2/steps, 0.9, 0.99999).
+
+    Where the data say nothing, the start decays by exp(-2) in a fit, and ln sigma grows by 1 nat, as far as the default
+    `travel` of `mean_field` lets it. Faster forgetting (1 - 5/steps) makes sigma useless on small tasks that the base
+    network fits perfectly: on digits, with 108 steps, it cost a DeiT 13 points of accuracy.
+    """
+    return min(max(1 - FORGOTTEN / steps, 0.9), 0.99999)

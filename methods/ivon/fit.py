@@ -31,7 +31,7 @@ def fit_ivon(problem: Problem, ctx: RunContext, config: IvonConfig) -> GaussianP
     """The fitted posterior; the problem's network is left as it was.
 
     Raises:
-        EnvironmentProblem: the package ivon-opt is not installed.
+        MissingPackage: the package ivon-opt is not installed.
         ConfigError: no base run; nothing to select, or the network ignores replaced weights; a search or a rescaling
             without validation data.
         Diverged: the loss stays non-finite, or a weight ends so.
@@ -90,7 +90,7 @@ class _Fit(GaussianFit):
             measures=measures,
         )
         learner.release()
-        self.require_finite(f"Try a third of lr ({self.config.lr:g}).")
+        self.require_finite(learner.advice)
 
     def report(self) -> None:
         """Facts of psi and of the curvature at the start, before any rescaling."""

@@ -28,8 +28,10 @@ class IvonLearner(Learner):
     it from `seed` plus the number of the draw.
 
     Raises:
-        EnvironmentProblem: the package ivon-opt is not installed.
+        MissingPackage: the package ivon-opt is not installed.
     """
+
+    advice = "Try a third of lr."
 
     def __init__(
         self,

@@ -5,19 +5,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from benchmark import EnvironmentProblem
+from benchmark import MissingPackage
 
 
 def ivon_class() -> Any:
     """The class `ivon.IVON`.
 
     Raises:
-        EnvironmentProblem: the package is not installed; says how to get it.
+        MissingPackage: the package is not installed; says how to get it.
     """
     try:
         return import_module("ivon").IVON
     except ModuleNotFoundError as error:
-        raise EnvironmentProblem(
+        raise MissingPackage(
             "method 'ivon' needs the package ivon-opt (0.1.3 or newer, GPL-3.0-or-later), which is not installed here. "
-            "Install it: pip install 'bnnbench[ivon]'"
+            "Install it (pip install 'bnnbench[ivon]'), then retry the run."
         ) from error

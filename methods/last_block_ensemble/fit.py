@@ -8,7 +8,7 @@ from torch import Tensor
 from benchmark import Fact, Problem, RunContext, evaluating, require_finite, seed_from
 from methods.finetuning.base_run import Recipe, decaying, recipe_for
 from methods.finetuning.descent import PointDescent, Rate, optimiser_for
-from methods.finetuning.loop import ADVICE, Schedule, fine_tune, recipe_facts
+from methods.finetuning.loop import Schedule, fine_tune, recipe_facts
 from methods.finetuning.points import Points
 from methods.last_block_ensemble.block import feature_variance
 from methods.last_block_ensemble.config import LastBlockEnsembleConfig
@@ -68,7 +68,7 @@ class _Fit:
         )
         learner.release()
         for name, stack in self.copies.trained.items():
-            require_finite(float(stack.sum(dtype=torch.float64)), f"the sum of the copies of '{name}'", ADVICE)
+            require_finite(float(stack.sum(dtype=torch.float64)), f"the sum of the copies of '{name}'", learner.advice)
         return facts
 
     def _learner(self, schedule: Schedule) -> LastBlockLearner:

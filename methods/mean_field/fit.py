@@ -10,7 +10,7 @@ from benchmark import Problem, RunContext
 from methods.finetuning.base_run import Recipe, decaying, recipe_for
 from methods.finetuning.descent import PointDescent, optimiser_for
 from methods.finetuning.flat import Flat
-from methods.finetuning.loop import ADVICE, Schedule, fine_tune, rate_of, recipe_facts
+from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
 from methods.finetuning.probe import keep_used
 from methods.finetuning.search import validation
 from methods.finetuning.select import Selection, select
@@ -99,7 +99,7 @@ class _Fit(GaussianFit):
         self.facts["fallback_ops"] = " ".join(sorted(fallbacks))
         self.facts["psi_travel_bound"] = travel_bound(config, rate, schedule.steps, prior.n_data)
         learner.release()
-        self.require_finite(ADVICE)
+        self.require_finite(learner.advice)
 
     def _learner(self, schedule: Schedule) -> MeanFieldLearner:
         config, state, recipe, prior = self.config, self.state, self.recipe, self.prior

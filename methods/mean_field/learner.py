@@ -32,6 +32,8 @@ class MeanFieldLearner(Learner):
     of the data's gradient of mu. extra_decay: an L2 coefficient on mu beside the prior's (see the preset `demo`).
     """
 
+    advice = "Try a third of lr_mu, and half of travel."
+
     def __init__(
         self,
         network: nn.Module,

@@ -7,7 +7,7 @@ import logging
 import torch
 from torch import Tensor
 
-from benchmark import ConfigError, Fact, Problem, RunContext, require_finite
+from benchmark import Fact, Problem, RunContext, require_finite
 from methods.finetuning.base_run import decaying, recipe_for
 from methods.finetuning.descent import PointDescent, optimiser_for
 from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
@@ -57,8 +57,6 @@ class _Fit:
         self.recipe = recipe_for(config, ctx)
         selection = only_layers(self.network, select(self.network, config.select, train_rest=True))
         selection = keep_used(self.network, selection, problem.train, ctx.seed_for("probe"))
-        if not selection.bayesian:
-            raise ConfigError("select finds no weight that the forward pass uses")
         self.selection = selection
         self.points = Points(self.network, selection.bayesian + selection.trained, selection.frozen)
         for name in selection.bayesian:  # components are written as matrices

@@ -21,6 +21,7 @@ ENDINGS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "eat_memory": ("oom", "MemoryError", "MemoryError", {"memory_limit_gib": 1.5}),
     "eat_tensors": ("oom", "RuntimeError", "memory", {"memory_limit_gib": 1.5}),
     "diverge": ("diverged", "Diverged", "the loss is NaN in step 3", {}),
+    "miss_package": ("skipped", "MissingPackage", "pip install 'bnnbench[bad]'", {}),
     "nan": ("diverged", "Diverged", "NaN", {}),
     "wrong_type": ("failed", "PluginError", "returned a dict; its posterior_type() says PointMass", {}),
 }
@@ -59,10 +60,10 @@ def test_a_method_that_ignores_the_stop_is_killed_after_the_grace(bench: Bench) 
 
 
 def test_a_run_over_its_time_limit_is_a_timeout(bench: Bench) -> None:
-    run = bench.folder(specs_of({"tiny_bad": {"how": "hang"}})[0], grace_seconds=0.2, time_limit_seconds=0.5)
+    run = bench.folder(specs_of({"tiny_bad": {"how": "hang"}})[0], grace_seconds=0.2, time_limit_seconds=2.0)
     assert bench.worker(run).join() == 1
     assert run.state().name == "timeout"
-    assert "time limit of 0.5 s" in run.state().detail["message"]
+    assert "time limit of 2 s" in run.state().detail["message"]
 
 
 def test_helpers_that_a_method_leaves_behind_are_ended(bench: Bench) -> None:

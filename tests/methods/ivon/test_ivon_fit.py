@@ -12,7 +12,7 @@ import torch
 from ivon_cases import context, problem, split
 from pydantic import ValidationError
 
-from benchmark import BitReader, BitWriter, ConfigError, EnvironmentProblem
+from benchmark import BitReader, BitWriter, ConfigError, MissingPackage
 from benchmark.errors import Interrupted
 from benchmark.predict import predict
 from methods.ivon import Ivon
@@ -169,7 +169,7 @@ def test_micro_batches_are_honoured_with_frozen_statistics(tmp_path):
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ivon", None)
-    with pytest.raises(EnvironmentProblem, match=r"ivon-opt.*pip install 'bnnbench\[ivon\]'"):
+    with pytest.raises(MissingPackage, match=r"ivon-opt.*pip install 'bnnbench\[ivon\]'"):
         fit(tmp_path)
     assert not list(tmp_path.iterdir())  # told before anything is computed
 

@@ -7,7 +7,7 @@ import torch
 from last_block_cases import hooks, naive_features, network, split, stacks_of
 from torch import nn
 
-from benchmark import BitReader, BitWriter, CorruptBitstream, PointMass, forward, weights_of
+from benchmark import BitReader, BitWriter, CorruptBitstream, PointMass, Split, forward, weights_of
 from benchmark.predict import predict
 from methods.last_block_ensemble import block
 from methods.last_block_ensemble.locate import locate
@@ -129,8 +129,6 @@ def test_the_score_holds_for_networks_of_the_suite_and_of_timm(kind):
             shape, features = (3, 32, 32), "norm"
     net.eval()
     inputs = torch.rand(6, *shape, generator=torch.Generator().manual_seed(0))
-    from benchmark import Split
-
     posterior = posterior_on(net, Split(inputs, torch.arange(6)), 3)
     assert posterior.place.exit == features
     draws = draws_of(posterior, 3)
@@ -142,8 +140,12 @@ def test_the_score_holds_for_networks_of_the_suite_and_of_timm(kind):
 
 
 def test_the_score_is_differentiable_in_the_inputs_and_the_same_in_pieces(monkeypatch):
-    net = network().double()
+    net = network()
     posterior = posterior_on(net, split(20), 4)
+    net.double()
+    posterior.shared, posterior.stacks = (
+        {name: tensor.double() for name, tensor in some.items()} for some in (posterior.shared, posterior.stacks)
+    )
     draws = draws_of(posterior, 4)
     rows = []
     net.head.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))

@@ -27,6 +27,7 @@ from benchmark import (
     Diverged,
     Method,
     MethodConfig,
+    MissingPackage,
     Need,
     NetworkFamily,
     PointMass,
@@ -263,6 +264,9 @@ class TinyBad(Method):
 
     def _one_absurd_tensor(self, _: Problem) -> None:
         torch.empty(2**48, dtype=torch.uint8)
+
+    def _miss_package(self, problem: Problem) -> None:
+        raise MissingPackage("method 'tiny_bad' needs a package. Install it: pip install 'bnnbench[bad]'")
 
     def _diverge(self, _: Problem) -> None:
         raise Diverged("the loss is NaN in step 3. Train with a smaller learning rate.")
