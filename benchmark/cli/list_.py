@@ -1,4 +1,4 @@
-"""`bnnbench list`: what is installed, and where it comes from. Imports no plugin."""
+"""`bnnbench list`: what is installed, and where it comes from (no plugin is imported); or one plugin's settings."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ KINDS = ("methods", "tasks", "networks", "launchers", "studies")
 
 
 @click.command("list")
-@click.argument("kind", required=False)
+@click.argument("what", required=False, metavar="[KIND | NAME]")
 @click.option("--origin", is_flag=True, help="show the package and object behind every name")
 @plugin_option
 @json_option
-def command(kind: str | None, origin: bool, plugins: tuple[Path, ...], as_json: bool) -> None:
-    """Show the methods, tasks, networks, launchers and studies that are installed.
+def command(what: str | None, origin: bool, plugins: tuple[Path, ...], as_json: bool) -> None:
+    """Show the methods, tasks, networks, launchers and studies that are installed, or the settings and presets of one
+    method or task.
 
     \b
     Examples:
       bnnbench list
       bnnbench list methods --origin
+      bnnbench list mean_field
       bnnbench list --json
     """
-    if kind is not None and kind not in KINDS:
-        raise ConfigError(unknown("kind", kind, KINDS))
-    listing = {name: entries for name, entries in _listing().items() if kind in (None, name)}
+    if what is not None and what not in KINDS:
+        _describe(what, as_json)
+        return
+    listing = {name: entries for name, entries in _listing().items() if what in (None, name)}
     if as_json:
         echo_json(listing)
         return
@@ -40,6 +43,21 @@ def command(kind: str | None, origin: bool, plugins: tuple[Path, ...], as_json: 
                 click.echo(f"  {entry['name']:<20} {entry['origin']}")
             else:
                 click.echo(f"  {entry['name']}{'   (registered twice)' if entry['collision'] else ''}")
+
+
+def _describe(name: str, as_json: bool) -> None:
+    from benchmark.cli.describe import described, print_described
+    from benchmark.registry import METHODS, TASKS
+
+    for kind, registry in (("method", METHODS), ("task", TASKS)):
+        if name in registry.names():
+            description = described(registry.get(name))
+            if as_json:
+                echo_json({"name": name, "kind": kind, **description})
+            else:
+                print_described(name, kind, description)
+            return
+    raise ConfigError(unknown("kind", name, KINDS, near=[*METHODS.names(), *TASKS.names()]) + ", or a method or a task")
 
 
 def _listing() -> dict[str, list[dict[str, Any]]]:

@@ -99,7 +99,7 @@ class FineTuningConfig(MethodConfig):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description=(
-            "of forward and backward passes; weights, noise and optimiser state are float32, predictions too. auto: "
-            "bf16 on a GPU that has it, else fp32. fp16: with dynamic loss scaling"
+            "of forward and backward passes on a GPU; the CPU computes in fp32. Weights, noise, optimiser state and "
+            "predictions are float32 everywhere. auto: bf16 on a GPU that has it, else fp32. fp16: with loss scaling"
         ),
     )

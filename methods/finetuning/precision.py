@@ -15,13 +15,13 @@ Kind = Literal["fp32", "bf16", "fp16"]
 
 
 def resolve(precision: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> Kind:
-    """`auto` for this device: bf16 on a GPU that has it, else fp32.
+    """What runs on this device: fp32 on the CPU, whatever is asked for; `auto` on a GPU is bf16 if it has that.
 
     Raises:
         ConfigError: bf16 on a GPU without it.
     """
     if device.type != "cuda":
-        return "fp32" if precision == "auto" else precision
+        return "fp32"
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bf16" and not has_bf16:
         raise ConfigError("precision 'bf16' is not supported by this GPU; use fp16, fp32 or auto")

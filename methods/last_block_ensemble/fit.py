@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from benchmark import Fact, Problem, RunContext, evaluating, require_finite, seed_from
+from benchmark import Fact, Problem, RunContext, evaluating, forward, require_finite, seed_from, weights_of
 from methods.finetuning.base_run import Recipe, decaying, recipe_for
 from methods.finetuning.descent import PointDescent, Rate, optimiser_for
 from methods.finetuning.loop import Schedule, fine_tune, recipe_facts
 from methods.finetuning.points import Points
-from methods.last_block_ensemble.block import feature_variance
+from methods.last_block_ensemble.block import feature_variance, features_of
 from methods.last_block_ensemble.config import LastBlockEnsembleConfig
 from methods.last_block_ensemble.learner import Copies, LastBlockLearner
 from methods.last_block_ensemble.locate import LastBlock, locate
@@ -20,8 +22,20 @@ from methods.training import cosine
 
 MEASURED = 256
 """Training examples on which the members' distance is reported."""
+AUTO_GAMMA = 2.5
+"""In units of the mean square of the base network's features."""
 LOWEST_RATE = 0.1
 """Last rate of the copies, relative to the first."""
+
+
+class Rates(NamedTuple):
+    """Of the copies (with sgd: per member) and of the rest."""
+
+    copies: float
+    rest: float
+
+
+AUTO_RATES = {"sgd": Rates(0.005, 0.01), "adam": Rates(1e-3, 1e-4)}
 
 
 def fit_last_block_ensemble(problem: Problem, ctx: RunContext, config: LastBlockEnsembleConfig) -> LastBlockPosterior:
@@ -51,7 +65,11 @@ class _Fit:
         self.problem, self.ctx, self.config, self.recipe, self.block = problem, ctx, config, recipe, block
         self.points = Points(problem.network, block.selection.trained, block.selection.frozen)
         self.copies = Copies(problem.network, block.selection.bayesian, config.components)
-        self.rate_of_rest = LOWEST_RATE * recipe.rate if config.lr_rest == "auto" else config.lr_rest
+        auto = AUTO_RATES[recipe.optimiser]
+        share = config.components if recipe.optimiser == "sgd" else 1
+        self.rate = auto.copies * share if config.lr_mu == "auto" else config.lr_mu
+        self.rate_of_rest = auto.rest if config.lr_rest == "auto" else config.lr_rest
+        self.gamma = self._mean_square() * AUTO_GAMMA if config.gamma == "auto" else config.gamma
 
     def train(self) -> dict[str, Fact]:
         """The fine-tuning itself; facts of the training."""
@@ -89,12 +107,12 @@ class _Fit:
             self._noise(ctx.generator("noise choices"), ctx.generator("noise", ctx.device)),
             ctx.generator("members"),
             alpha=config.alpha,
-            gamma=config.gamma,
+            gamma=self.gamma,
             clip_norm=config.clip_norm,
         )
 
     def _rate_of_copies(self, steps: int) -> Rate:
-        peak = self.recipe.rate
+        peak = self.rate
         if self.config.schedule_mu == "constant":
             return lambda t: peak
         return lambda t: cosine(t, steps, peak, LOWEST_RATE * peak)
@@ -114,11 +132,20 @@ class _Fit:
             "entrance": place.entrance,
             "features": place.exit,
             "alpha": config.alpha,
-            "gamma": config.gamma,
+            "gamma": self.gamma,
             "noise": f"{config.noise_low:g} to {config.noise_high:g} x 16/255, {100 * config.blur:g} % blurred",
             **recipe_facts(self.recipe),
+            "lr": self.rate,
             "lr_rest": self.rate_of_rest,
         }
+
+    @torch.no_grad()
+    def _mean_square(self) -> float:
+        """Of the base network's features, on training examples."""
+        network = self.problem.network
+        with evaluating(network), features_of(network, self.block.place.exit) as kept:
+            forward(network, weights_of(network), self.problem.train.first(MEASURED).inputs)
+        return float(kept["features"].double().square().mean())
 
     @torch.no_grad()
     def distances(self) -> dict[str, Fact]:

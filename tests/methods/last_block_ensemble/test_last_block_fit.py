@@ -17,11 +17,12 @@ from benchmark.errors import Interrupted
 from methods.finetuning.base_run import recipe_for
 from methods.finetuning.loop import Schedule
 from methods.last_block_ensemble import LastBlockEnsemble
+from methods.last_block_ensemble.block import features_of
 from methods.last_block_ensemble.features import distance, hinge
 from methods.last_block_ensemble.fit import _Fit
 from methods.last_block_ensemble.locate import locate
 
-QUICK = {"epochs": 2, "batch_size": 20, "components": 4, "lr_mu": 0.01}
+QUICK = {"epochs": 2, "batch_size": 20, "components": 4, "lr_mu": 0.01, "lr_rest": 0.001}
 
 
 def fit(folder, config=None, *, made=None, **options):
@@ -67,7 +68,7 @@ def test_a_fit_moves_copies_apart_and_the_rest_and_leaves_the_network_alone(tmp_
 
 
 def test_facts_are_finite_and_say_what_happened(tmp_path):
-    posterior, _ = fit(tmp_path)
+    posterior, made = fit(tmp_path)
     facts = posterior.facts()
     assert all(math.isfinite(value) for value in facts.values() if not isinstance(value, str))
     expected = {
@@ -77,7 +78,7 @@ def test_facts_are_finite_and_say_what_happened(tmp_path):
         "without_copies": "block2.scale",
         "entrance": "block2",
         "features": "block2",
-        "alpha": 1.0,
+        "alpha": 0.3,
         "optimiser": "sgd",
         "lr": 0.01,
         "lr_rest": 0.001,
@@ -87,6 +88,9 @@ def test_facts_are_finite_and_say_what_happened(tmp_path):
         "skipped_steps": 0,
     }
     assert {key: facts[key] for key in expected} == expected
+    with torch.no_grad(), features_of(made.network, "block2") as kept:
+        made.network(made.train.inputs)
+    assert facts["gamma"] == pytest.approx(2.5 * float(kept["features"].square().mean()), rel=1e-5)
     assert facts["feature_distance_clean"] > 0
     assert facts["feature_distance_noisy"] > 0
 
@@ -220,7 +224,7 @@ def test_decay_of_a_copy_is_a_share_of_the_prior_s(tmp_path):
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 1}, "batch_size"),
         ({"gamma": 0}, "gamma"),
-        ({"noise_low": 3.0}, r"noise_low \(3.0\) must not be above noise_high \(2.0\)"),
+        ({"noise_low": 9.0}, r"noise_low \(9.0\) must not be above noise_high \(8.0\)"),
         ({"preset": "papr"}, "paper"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from mean_field_cases import Small, context, network, problem, split
 
 from benchmark.errors import Interrupted
+from methods.finetuning import loop
 from methods.finetuning.modes import only_norms_training
 from methods.finetuning.precision import Precision, resolve
 from methods.map_finetuned import MapFinetuned
@@ -56,7 +57,8 @@ def _scaled(scale: float) -> dict:
 @pytest.mark.parametrize(
     "method", [(MeanField(), {}), (MeanField(), {"estimator": "flipout"}), (MapFinetuned(), {})], ids=str
 )
-def test_stopping_after_any_step_changes_no_bit(tmp_path, method, precision):
+def test_stopping_after_any_step_changes_no_bit(tmp_path, method, precision, monkeypatch):
+    monkeypatch.setattr(loop, "resolve", lambda asked, device: asked)  # as on a GPU
     method, extra = method
     config = method.Config(**{"epochs": 2, "batch_size": 20, "precision": precision, **extra})
 
@@ -83,12 +85,12 @@ def test_stopping_after_any_step_changes_no_bit(tmp_path, method, precision):
     assert all(torch.equal(found[name], whole[name]) for name in whole)
 
 
-def test_auto_is_single_precision_without_a_gpu():
-    assert resolve("auto", CPU) == "fp32"
-    assert resolve("bf16", CPU) == "bf16"
+def test_everything_is_single_precision_without_a_gpu():
+    assert {resolve(asked, CPU) for asked in ("auto", "fp32", "bf16", "fp16")} == {"fp32"}
 
 
-def test_noise_that_bf16_rounds_away_is_warned_of(tmp_path, caplog):
+def test_noise_that_bf16_rounds_away_is_warned_of(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(loop, "resolve", lambda asked, device: asked)
     made = problem()
     settings = {"epochs": 1, "sigma_search": False, "sigma_rescale": False, "precision": "bf16"}
     for value, warned in ((1e-3, True), (0.5, False)):
