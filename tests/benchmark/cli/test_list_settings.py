@@ -39,5 +39,5 @@ def test_settings_stand_with_type_default_and_meaning_and_presets_with_their_val
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="'mean_feild' is unknown. Did you mean 'mean_field'"):
+    with pytest.raises(ConfigError, match=r"'mean_feild' is unknown\. Did you mean 'mean_field'"):
         CliRunner().invoke(command, ["mean_feild"], catch_exceptions=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import timm
@@ -14,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmark import BitReader, BitWriter, ConfigError
 from methods.finetuning.config import NamePatterns
+from methods.mean_field import adapter
 from methods.mean_field.adapter import BayesianNetwork
 from methods.mean_field.config import Constant, RelativeRms, UniformLog
 from methods.mean_field.posterior import GaussianPosterior
@@ -175,3 +177,27 @@ def test_the_report_names_what_is_bayesian_and_what_is_not():
 def test_wrong_settings_are_named(change, message):
     with pytest.raises(ConfigError, match=message):
         BayesianNetwork(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), **{**SETTINGS, **change})
+
+
+def test_the_loop_of_the_documentation_runs():
+    text = (Path(adapter.__file__).parent / "README.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    data = split(40)
+    names = {"torch": torch, "loader": [(data.inputs, data.labels)], "test_inputs": data.inputs}
+    names["network"] = _Blocks()
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["predictive"].log_probs.shape == (40, 3)
+    assert torch.isfinite(names["plain"](data.inputs)).all()
+    assert len(list(names["posterior"].draws(2, torch.Generator()))) == 2
+
+
+class _Blocks(nn.Module):
+    """A network with a block of the name that the documentation freezes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer4 = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU())
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.layer4(x))
