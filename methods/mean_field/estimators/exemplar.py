@@ -40,8 +40,13 @@ class Exemplar(GaussianRule):
         if not isinstance(weight, RuledWeight):
             return weight.expand(len(x), *weight.shape)
         gaussian = self.gaussian(weight)
-        noise = self.normal(len(x), *weight.shape, like=gaussian.mu)
-        return _Samples.apply(gaussian.mu, gaussian.psi, noise)
+
+        def draw() -> Tensor:
+            noise = self.normal(len(x), *weight.shape, like=gaussian.mu)
+            sample: Tensor = _Samples.apply(gaussian.mu, gaussian.psi, noise)
+            return sample
+
+        return self.once(weight.key, len(x), draw=draw)
 
 
 class _Samples(torch.autograd.Function):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from methods.finetuning.intercept import RuledWeight
 from methods.mean_field.estimators.ruled import GaussianRule
 
 
@@ -17,8 +18,8 @@ class Flipout(GaussianRule):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
         between = (1,) * (x.dim() - 2)
-        signs_in = self._signs(len(x), *between, x.shape[-1], like=x)
-        signs_out = self._signs(len(x), *between, weight.shape[0], like=x)
+        signs_in = self._signs("in", weight, bias, (len(x), *between, x.shape[-1]), x)
+        signs_out = self._signs("out", weight, bias, (len(x), *between, weight.shape[0]), x)
         noise = functional.linear(x * signs_in, self.delta(weight), self.delta(bias))
         return functional.linear(x, self.mean(weight), self.mean(bias)) + signs_out * noise
 
@@ -32,12 +33,19 @@ class Flipout(GaussianRule):
         groups: int,
     ) -> Any:
         space = (1,) * (x.dim() - 2)
-        signs_in = self._signs(*x.shape[:2], *space, like=x)
-        signs_out = self._signs(len(x), weight.shape[0], *space, like=x)
+        signs_in = self._signs("in", weight, bias, (*x.shape[:2], *space), x)
+        signs_out = self._signs("out", weight, bias, (len(x), weight.shape[0], *space), x)
         noise = function(x * signs_in, self.delta(weight), self.delta(bias), *settings, groups)
         out = function(x, self.mean(weight), self.mean(bias), *settings, groups)
         return out + signs_out * noise
 
-    def _signs(self, *shape: int, like: Tensor) -> Tensor:
-        bits = torch.randint(0, 2, shape, dtype=like.dtype, device=like.device, generator=self._generator)
-        return bits.mul_(2).sub_(1)
+    def _signs(self, side: str, weight: Tensor, bias: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Random signs of a layer's inputs or outputs, the same in every use of its weight in this pass."""
+        ruled = weight if isinstance(weight, RuledWeight) else bias
+        assert isinstance(ruled, RuledWeight)  # or the layer would not have come here
+
+        def draw() -> Tensor:
+            bits = torch.randint(0, 2, shape, dtype=like.dtype, device=like.device, generator=self._generator)
+            return bits.mul_(2).sub_(1)
+
+        return self.once(side, ruled.key, shape, draw=draw)

@@ -29,10 +29,22 @@ class GaussianRule(Rule):
         super().__init__()
         self._gaussians, self._generator = gaussians, generator
         self._deltas: dict[str, Tensor] = {}
+        self._of_pass: dict[tuple[Any, ...], Tensor] = {}
 
     def begin(self) -> None:
-        """New noise for `delta` and `whole`."""
+        """New noise for `delta` and `whole`: a step begins."""
         self._deltas.clear()
+        self.begin_pass()
+
+    def begin_pass(self) -> None:
+        """A forward pass begins, with examples of its own."""
+        self._of_pass.clear()
+
+    def once(self, *what: Any, draw: Callable[[], Tensor]) -> Tensor:
+        """What `draw` gave for `what` in this pass: the uses of a tied weight see the same noise."""
+        if what not in self._of_pass:
+            self._of_pass[what] = draw()
+        return self._of_pass[what]
 
     def normal(self, *shape: int, like: Tensor) -> Tensor:
         """Standard normal deviates from the step's generator."""
@@ -80,6 +92,7 @@ class Ruled:
             gaussian.psi.grad = piece.view_as(gaussian.psi)
 
     def weights(self) -> Mapping[str, Tensor]:
+        self.rule.begin_pass()
         return self._weights
 
     def leaves(self) -> Sequence[Tensor]:
