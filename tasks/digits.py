@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from benchmark import Config, EnvironmentProblem, SplitName, Task, TaskInfo
 from tasks.photographs import WHITE, photograph_patches
 
@@ -34,11 +36,19 @@ DATA_SHA256 = "3e81ddca2c36479a3c18751bd0121f9aad0b6211abc1d9f64905bba10abf6461"
 class DigitsConfig(Config):
     """Settings of the digits task."""
 
-    image_size: Literal[8, 16, 32] = 8
-    """Side in pixels. Above 8 the scans are enlarged bilinearly, for stems and patches made for larger images."""
-    augment: Literal["none", "shift"] = "none"
-    """Training augmentation: `shift` is a random translation by up to one pixel of the scan, in both directions.
-    Off by default: it gains convolutional networks nothing here, and the likelihood keeps its plain meaning."""
+    image_size: Literal[8, 16, 32] = Field(
+        8,
+        description=(
+            "side in pixels. Above 8 the scans are enlarged bilinearly, for stems and patches made for larger images"
+        ),
+    )
+    augment: Literal["none", "shift"] = Field(
+        "none",
+        description=(
+            "training augmentation. shift: a random translation by up to one pixel of the scan, in both directions. "
+            "Off by default: it gains convolutional networks nothing here, and the likelihood keeps its plain meaning"
+        ),
+    )
 
 
 class Digits(Task):

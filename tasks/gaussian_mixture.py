@@ -35,18 +35,20 @@ STREAMS = {"train": 1, "val": 2, "test": 3}
 class GaussianMixtureConfig(Config):
     """Settings of the task; the defaults have the Bayes accuracy and NLL documented at `GaussianMixture`."""
 
-    classes: int = Field(default=10, ge=2)
-    templates_per_class: int = Field(default=3, ge=1)
-    channels: int = Field(default=1, ge=1)
-    height: int = Field(default=8, ge=1)
-    width: int = Field(default=8, ge=1)
-    noise: float = Field(default=0.95, gt=0, allow_inf_nan=False)
-    """Standard deviation of the noise on every pixel."""
-    n_train: int = Field(default=1000, ge=1)
-    n_val: int = Field(default=250, ge=0)
-    n_test: int = Field(default=2000, ge=1)
-    data_seed: int = Field(default=0, ge=0)
-    """Decides templates, labels and noise; independent of a run's seed."""
+    classes: int = Field(default=10, ge=2, description="K, all equally frequent")
+    templates_per_class: int = Field(default=3, ge=1, description="images of a class, before the noise")
+    channels: int = Field(default=1, ge=1, description="channels of an image")
+    height: int = Field(default=8, ge=1, description="rows of an image")
+    width: int = Field(default=8, ge=1, description="columns of an image")
+    noise: float = Field(
+        default=0.95, gt=0, allow_inf_nan=False, description="standard deviation of the noise on every pixel"
+    )
+    n_train: int = Field(default=1000, ge=1, description="training examples")
+    n_val: int = Field(default=250, ge=0, description="validation examples; 0: no validation split")
+    n_test: int = Field(default=2000, ge=1, description="test examples")
+    data_seed: int = Field(
+        default=0, ge=0, description="decides templates, labels and noise; independent of a run's seed"
+    )
 
 
 class GaussianMixture(Task):

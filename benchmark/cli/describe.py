@@ -25,7 +25,7 @@ def described(plugin: Any) -> dict[str, Any]:
         "settings": [
             {
                 "name": name,
-                "type": _type_text(field),
+                "type": _annotation_text(field.annotation),
                 "default": _default_text(field),
                 "description": field.description or "",
             }
@@ -43,8 +43,10 @@ def print_described(name: str, kind: str, description: dict[str, Any]) -> None:
     if description["settings"]:
         click.secho("settings", bold=True)
     for setting in description["settings"]:
-        click.echo(f"  {setting['name']}: {setting['type']} = {setting['default']}")
-        click.echo(textwrap.fill(setting["description"], WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        text = f"{setting['name']}: {setting['type']} = {setting['default']}"
+        click.echo(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent=" " * 4))
+        if setting["description"]:
+            click.echo(textwrap.fill(setting["description"], WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6))
     if description["presets"]:
         click.secho("presets", bold=True)
         click.echo("  recommended: the defaults above")
@@ -53,13 +55,8 @@ def print_described(name: str, kind: str, description: dict[str, Any]) -> None:
         click.echo(textwrap.fill(f"{preset}: {text}", WIDTH, initial_indent="  ", subsequent_indent=" " * 6))
 
 
-def _type_text(field: FieldInfo) -> str:
-    """The annotation without modules and without what only validation needs: `float | 'auto'`."""
-    text = _annotation_text(field.annotation)
-    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text)
-
-
 def _annotation_text(kind: Any) -> str:
+    """The annotation without modules and without what only validation needs: `auto | float`."""
     from types import UnionType
     from typing import Annotated, Literal, Union, get_args, get_origin
 
@@ -72,9 +69,17 @@ def _annotation_text(kind: Any) -> str:
         return " | ".join(str(value) for value in parts)
     if kind is type(None):
         return "null"
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return "{" + ", ".join(_key_text(name, field) for name, field in kind.model_fields.items()) + "}"
     if origin is tuple:
         return f"[{', '.join('..' if part is Ellipsis else _annotation_text(part) for part in parts)}]"
-    return str(getattr(kind, "__name__", kind))
+    return re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", str(getattr(kind, "__name__", kind)))
+
+
+def _key_text(name: str, field: FieldInfo) -> str:
+    """A setting inside a setting: `low: float = -6.0`, or `kind: uniform_log` where there is one legal value."""
+    kind, default = _annotation_text(field.annotation), _default_text(field)
+    return f"{name}: {kind}" if field.is_required() or kind == default else f"{name}: {kind} = {default}"
 
 
 def _default_text(field: FieldInfo) -> str:

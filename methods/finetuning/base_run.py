@@ -13,7 +13,10 @@ from methods.finetuning.config import REFERENCE_BATCH, FineTuningConfig
 from methods.map.recipe import decays
 
 ASSUMED_L2 = 1e-4
-AUTO_RATE = {"sgd": 1e-3, "adam": 1e-5}
+AUTO_RATE = {"sgd": 1e-2, "adam": 1e-4}
+"""For batches of 128. Ten times lower, the means of a network that is far too sure of itself do not follow the noise
+within 12 epochs: on the study `known_answer` the NLL of `mean_field` is then 1.10 instead of 1.05 (temperature scaling:
+1.09), and on digits, over five seeds, nothing is gained by it (ResNet .0329 for .0326, DeiT .0917 for .0890)."""
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ class FineTuningConfig(MethodConfig):
         None,
         ge=1,
         description=(
-            "examples per forward pass, None: the whole batch. Batch statistics are those of one pass, so this is part "
-            "of the run, unlike the launcher's micro-batch, which is used only where it changes no number"
+            "most examples per forward pass, None: the whole batch. Batch statistics are those of one pass, so this is "
+            "part of the run, unlike the launcher's micro-batch, which is used only where it changes no number"
         ),
     )
     optim_mu: Literal["auto", "sgd", "adam"] = Field(
@@ -74,12 +74,12 @@ class FineTuningConfig(MethodConfig):
     )
     lr_mu: Literal["auto"] | Rate = Field(
         "auto",
-        description="peak rate. auto: 1e-3 (sgd) or 1e-5 (adam) for batches of 128, scaled linearly with batch_size",
+        description="peak rate. auto: 1e-2 (sgd) or 1e-4 (adam) for batches of 128, scaled linearly with batch_size",
     )
     schedule_mu: Literal["cosine", "constant"] = Field("cosine", description="course of lr_mu; cosine ends at 0")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum (0.9) of sgd")
     clip_norm: float | None = Field(
-        None, gt=0, description="largest global norm of the means' gradient; None: no clipping"
+        None, gt=0, description="largest global norm of the data's gradient of all means and points; None: no clipping"
     )
     l2: Literal["base"] | Annotated[float, Field(gt=0, le=100)] = Field(
         "base",

@@ -19,6 +19,18 @@ from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 
+class Fallbacks(Counter[str]):
+    """Functions of torch that got one plain tensor in place of a ruled weight: name -> calls. Part of checkpoints, so
+    that a run that goes on after its last step still knows them."""
+
+    def state_dict(self) -> dict[str, int]:
+        return dict(self)
+
+    def load_state_dict(self, saved: dict[str, int]) -> None:
+        self.clear()
+        self.update(saved)
+
+
 class Rule(ABC):
     """How layers use the weights of one forward pass.
 
@@ -27,8 +39,8 @@ class Rule(ABC):
     """
 
     def __init__(self) -> None:
-        self.fallbacks: Counter[str] = Counter()
-        """Functions that had to use `whole`: name -> calls."""
+        self.fallbacks = Fallbacks()
+        """Functions that had to use `whole`."""
 
     @abstractmethod
     def whole(self, weight: RuledWeight) -> Tensor:

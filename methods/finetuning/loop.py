@@ -37,7 +37,7 @@ class Schedule:
         """divisible: a step in parts is the step in one piece, up to rounding, where statistics do not matter."""
         epochs = problem.epochs(config.epochs)
         size = min(config.micro_batch or config.batch_size, config.batch_size, len(problem.train))
-        bn = resolve_bn(problem.network, config.bn, size)
+        bn = resolve_bn(problem.network, config.bn, _smallest_pass(len(problem.train), config.batch_size, size))
         micro_batch = config.micro_batch
         if ctx.micro_batch is not None and ctx.micro_batch < size:
             # An operational setting must not change a number: statistics of a part of the batch are other numbers.
@@ -51,6 +51,12 @@ class Schedule:
     def facts(self) -> dict[str, Fact]:
         """bn, precision."""
         return {"bn": self.bn, "precision": self.precision.kind}
+
+
+def _smallest_pass(examples: int, batch_size: int, size: int) -> int:
+    """Examples of the smallest forward pass: batches of an epoch are equal to within one, and so are their parts."""
+    batch = examples // -(-examples // batch_size)
+    return batch // -(-batch // size)
 
 
 def rate_of(config: FineTuningConfig, recipe: Recipe, steps: int) -> Rate:

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmark import ConfigError, Split, forward, weights_of
 from methods.finetuning.modes import only_norms_training
+from methods.finetuning.points import floating
 from methods.finetuning.select import Selection
 
 log = logging.getLogger("bnnbench")
@@ -27,7 +28,7 @@ def keep_used(network: nn.Module, selection: Selection, examples: Split, seed: i
     examples = examples.first(EXAMPLES)
     perturbed = selection.bayesian or selection.trained
     generator = torch.Generator(examples.inputs.device).manual_seed(seed)
-    own = weights_of(network)
+    own = {name: floating(tensor) for name, tensor in weights_of(network).items()}
     weights = {name: tensor.clone() for name, tensor in own.items()}
     for name in perturbed:
         noise = torch.randn(own[name].shape, device=own[name].device, generator=generator)

@@ -61,7 +61,8 @@ class Learner(ABC):
 
 
 class Step:
-    """The step and what it remembers. Part of checkpoints. micro_batch: examples per forward pass, None: all."""
+    """The step and what it remembers. Part of checkpoints. micro_batch: most examples per forward pass,
+    None: all."""
 
     def __init__(self, learner: Learner, *, micro_batch: int | None, precision: Precision) -> None:
         self.learner, self._micro_batch, self._precision = learner, micro_batch, precision
@@ -109,12 +110,13 @@ class Step:
             raise Diverged(f"the loss was not finite in {row} steps in a row. {self.learner.advice}")
 
     def _backward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over the batch; its gradients accumulate at the leaves, one micro-batch at a time."""
-        size = self._micro_batch or len(labels)
+        """Mean loss over the batch; its gradients accumulate at the leaves, one micro-batch at a time. Micro-batches
+        differ in size by at most one, so that none is too small for batch statistics."""
+        parts = -(-len(labels) // (self._micro_batch or len(labels)))
         total = torch.zeros((), device=labels.device)
         if inputs.is_cuda:  # the inputs' layout decides that of all activations; weights stay contiguous
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        for x, y in zip(inputs.split(size), labels.split(size), strict=True):
+        for x, y in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
             with self._precision.autocast():
                 loss = self.learner.loss(x, y) * (len(y) / len(labels))
             self._precision.scaled(loss).backward()

@@ -76,7 +76,7 @@ class IvonConfig(FineTuningConfig):
     lr_mu: Literal["auto"] | Rate = Field(
         "auto",
         description=(
-            "peak rate of the parameters that are not Bayesian. auto: 1e-3 (sgd) or 1e-5 (adam) for batches of 128, "
+            "peak rate of the parameters that are not Bayesian. auto: 1e-2 (sgd) or 1e-4 (adam) for batches of 128, "
             "scaled linearly with batch_size"
         ),
     )

@@ -17,6 +17,8 @@ def ivon_class() -> Any:
     try:
         return import_module("ivon").IVON
     except ModuleNotFoundError as error:
+        if error.name != "ivon":  # the package is there, and lacks something itself
+            raise
         raise MissingPackage(
             "method 'ivon' needs the package ivon-opt (0.1.3 or newer, GPL-3.0-or-later), which is not installed here. "
             "Install it (pip install 'bnnbench[ivon]'), then retry the run."

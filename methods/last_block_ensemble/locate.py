@@ -138,6 +138,8 @@ def _checked(network: nn.Module, place: Place, names: tuple[str, ...], inputs: T
     for candidate in (place, Place("", place.exit)):
         try:
             correct = _agrees(network, candidate, stacks, inputs)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError, IndexError, TypeError, AssertionError) as error:
             log.debug("Expanding the batch at '%s' fails.", candidate.entrance, exc_info=error)
             correct = False

@@ -28,6 +28,7 @@ class MapFinetuned(Method):
     """Further training of the base network, as the Bayesian fine-tuning does it, to a point."""
 
     name = "map_finetuned"
+    version = 2
     Config = MapFinetunedConfig
 
     def needs(self, config: MapFinetunedConfig) -> tuple[Need, ...]:

@@ -19,6 +19,7 @@ class MeanField(Method):
     """Every selected weight gets a Gaussian around the base network's value; a few epochs on the ELBO."""
 
     name = "mean_field"
+    version = 2
     Config = MeanFieldConfig
 
     def needs(self, config: MeanFieldConfig) -> tuple[Need, ...]:

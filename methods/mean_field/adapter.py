@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from benchmark import ConfigError, Pool, Predictive, Split, Weights, draw_log_probs, evaluating, forward, load_into
 from methods.finetuning.config import NamePatterns, Which
+from methods.finetuning.descent import gradient_of
 from methods.finetuning.intercept import RuledWeight
 from methods.finetuning.modes import only_norms_training
 from methods.finetuning.points import floating
@@ -173,9 +174,9 @@ class BayesianNetwork(nn.Module):
         backward passes of it (BayesAdapter, arXiv 2010.01979, eq. 5). Parameters without a gradient get one."""
         means, log_sds = dict(self.mean.named_parameters()), dict(self.log_sd.named_parameters())
         prior = self.prior
-        prior.add_mean_gradient([_gradient(mean) for mean in means.values()], means)
+        prior.add_mean_gradient([gradient_of(mean) for mean in means.values()], means)
         for log_sd in log_sds.values():
-            prior.add_log_sd_gradient(_gradient(log_sd).view(-1), log_sd.view(-1))
+            prior.add_log_sd_gradient(gradient_of(log_sd)[None], log_sd[None])  # not flattened: any memory layout
 
     def kl(self) -> Tensor:
         """KL(q || prior) in nats, (), differentiable: t kl() / N in the loss does what `add_prior_gradients` does, at
@@ -223,12 +224,6 @@ class BayesianNetwork(nn.Module):
 def _sample(gaussian: Gaussian, generator: torch.Generator) -> Tensor:
     noise = torch.randn(gaussian.mu.shape, dtype=gaussian.mu.dtype, device=gaussian.mu.device, generator=generator)
     return torch.addcmul(gaussian.mu, gaussian.psi.exp(), noise)
-
-
-def _gradient(parameter: nn.Parameter) -> Tensor:
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    return parameter.grad
 
 
 def _nest(tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -172,6 +172,11 @@ class MeanFieldConfig(FineTuningConfig):
             raise ValueError(
                 f"lr_psi ({self.lr_psi}) and travel ({self.travel}) both set the rate of psi; give one of them"
             )
+        if self.lr_psi is None and self.schedule_psi != "cosine":
+            raise ValueError(
+                f"schedule_psi '{self.schedule_psi}' is the course of lr_psi, which is not given; give it, or leave "
+                "schedule_psi out: the way that travel bounds has a course of its own"
+            )
         if self.optim_psi == "sgd":
             if self.travel is not None:
                 raise ValueError(

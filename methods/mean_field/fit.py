@@ -78,6 +78,7 @@ class _Fit(GaussianFit):
         self.warn_of_rounding(schedule.precision)
         rate = log_sd_rates(config, schedule.steps)
         learner = self._learner(schedule)
+        fallbacks = learner.estimator.fallbacks()
 
         def measures() -> dict[str, float]:
             clamped = clamped_fraction(state.psi.flat, log_sd_limits(prior))
@@ -90,10 +91,9 @@ class _Fit(GaussianFit):
             schedule,
             learner,
             sampler=self.draw,
-            remembered={"sigma": self.start},
+            remembered={"sigma": self.start, "fallbacks": fallbacks},
             measures=measures,
         )
-        fallbacks = learner.estimator.fallbacks()
         if fallbacks:
             log.warning("%s has no formula for %s: one sample per step there.", config.estimator, sorted(fallbacks))
         self.facts["fallback_ops"] = " ".join(sorted(fallbacks))

@@ -29,7 +29,8 @@ class MeanFieldLearner(Learner):
     """Gaussians by `estimator`, points by `point_descent`.
 
     log_sd_descent: None keeps psi where it is. clamp: keep psi within `log_sd_limits`. clip_norm: largest global norm
-    of the data's gradient of mu. extra_decay: an L2 coefficient on mu beside the prior's (see the preset `demo`).
+    of the data's gradient of mu and of the points together. extra_decay: an L2 coefficient on mu beside the prior's
+    (see the preset `demo`).
     """
 
     advice = "Try a third of lr_mu, and half of travel."
@@ -73,7 +74,8 @@ class MeanFieldLearner(Learner):
             if self._clamp:
                 psi.clamp_(*log_sd_limits(self.prior))
         if self._clip_norm is not None:
-            clip(gradients, self._clip_norm)
+            points = [leaf.grad for leaf in self._point_descent.leaves() if leaf.grad is not None]
+            clip([*gradients, *points], self._clip_norm)
         self.prior.add_mean_gradient(gradients, self.state.mu.views)
         means = list(self.state.mu.views.values())
         if self._extra_decay:

@@ -48,7 +48,7 @@ class Prior:
             torch._foreach_add_(gradients, [self.mean[name] for name in means], alpha=-rate)
 
     def add_log_sd_gradient(self, gradient: Tensor, log_sd: Tensor) -> None:
-        """Add t (lambda exp(2 psi) - 1/N) to the flat `gradient` (D,) of the flat `log_sd` (D,). In place."""
+        """Add t (lambda exp(2 psi) - 1/N) to the `gradient` (D, ...) of `log_sd` (D, ...). In place."""
         for part, psi in chunks(gradient, log_sd):
             variance = psi.mul(2).exp_()
             part.add_(variance, alpha=self.temperature * self.lam).sub_(self.temperature / self.n_data)

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from methods.finetuning import per_example
 from methods.finetuning.descent import gradient_of
-from methods.finetuning.intercept import Rule, RuledWeight
+from methods.finetuning.intercept import Fallbacks, Rule, RuledWeight
 from methods.parameter_sharing_ensemble.factors import Factors, rows, write_component
 
 
@@ -52,9 +52,9 @@ class Assignment(ABC):
     def pull_back(self) -> None:
         """After the backward passes: the data's gradients are to be at W, L and R."""
 
-    def fallbacks(self) -> Mapping[str, int]:
-        """Functions of torch that got one component for the whole pass for lack of a formula: name -> calls."""
-        return {}
+    def fallbacks(self) -> Fallbacks:
+        """Functions of torch that got one component for the whole pass for lack of a formula."""
+        return Fallbacks()
 
     def _draw(self, count: int) -> Tensor:
         return torch.randint(self._factors.components, (count,), generator=self._generator)
@@ -117,7 +117,7 @@ class PerExample(Assignment):
     def pull_back(self) -> None:
         """Autograd has put them there."""
 
-    def fallbacks(self) -> Mapping[str, int]:
+    def fallbacks(self) -> Fallbacks:
         return self._rule.fallbacks
 
 

@@ -97,6 +97,7 @@ class _Fit:
         """The fine-tuning itself."""
         schedule = Schedule.of(self.problem, self.ctx, self.config)
         learner = self._learner(schedule)
+        fallbacks = learner.assignment.fallbacks()
 
         def sampler(generator: torch.Generator) -> dict[str, Tensor]:
             c = int(torch.randint(self.factors.components, (1,), generator=generator, device=generator.device))
@@ -111,10 +112,9 @@ class _Fit:
             schedule,
             learner,
             sampler=sampler,
-            remembered={"spread": self.searched},
+            remembered={"spread": self.searched, "fallbacks": fallbacks},
             measures=self._measures,
         )
-        fallbacks = learner.assignment.fallbacks()
         if fallbacks:
             log.warning("per_example has no formula for %s: one component per step there.", sorted(fallbacks))
         self.facts["fallback_ops"] = " ".join(sorted(fallbacks))

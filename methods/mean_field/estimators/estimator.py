@@ -7,6 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from methods.finetuning.intercept import Fallbacks
+
 
 class Estimator(Protocol):
     """Noise of one step, in the weights of its forward passes; gradients of mu and psi after the backward passes."""
@@ -26,5 +28,5 @@ class Estimator(Protocol):
     def log_sd_gradient(self) -> Tensor:
         """d loss / d psi, flat (D,). May overwrite the noise: once per step."""
 
-    def fallbacks(self) -> Mapping[str, int]:
-        """Functions of torch that got one sample for the whole batch for lack of a formula: name -> calls so far."""
+    def fallbacks(self) -> Fallbacks:
+        """Functions of torch that got one sample for the whole batch for lack of a formula."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from methods.finetuning.intercept import RuledWeight
+from methods.finetuning.points import floating
 from methods.mean_field.estimators.ruled import GaussianRule
 
 SMALLEST_VARIANCE = 1e-16
@@ -24,8 +25,7 @@ class Local(GaussianRule):
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
         mean = functional.linear(x, self.mean(weight), self.mean(bias))
-        variance = functional.linear(x.square(), self._variance(weight), self._variance(bias))
-        return self._noisy(mean, variance)
+        return self._noisy(mean, functional.linear, x, weight, bias)
 
     def conv(
         self,
@@ -37,12 +37,14 @@ class Local(GaussianRule):
         groups: int,
     ) -> Any:
         mean = function(x, self.mean(weight), self.mean(bias), *settings, groups)
-        variance = function(x.square(), self._variance(weight), self._variance(bias), *settings, groups)
-        return self._noisy(mean, variance)
+        return self._noisy(mean, lambda x, w, b: function(x, w, b, *settings, groups), x, weight, bias)
 
-    def _noisy(self, mean: Tensor, variance: Tensor) -> Tensor:
-        half = variance.dtype in (torch.float16, torch.bfloat16)  # the smallest variance is 0 in fp16
-        deviation = (variance.float() if half else variance).clamp(min=SMALLEST_VARIANCE).sqrt()
+    def _noisy(
+        self, mean: Tensor, layer: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # in fp16 sigma^2 becomes 0 below sigma 2e-4
+            variance = layer(floating(x).square(), self._variance(weight), self._variance(bias))
+        deviation = variance.clamp(min=SMALLEST_VARIANCE).sqrt()
         return mean + deviation * self.normal(*mean.shape, like=deviation)
 
     def _variance(self, weight: Tensor | None) -> Any:

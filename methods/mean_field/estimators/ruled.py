@@ -11,7 +11,7 @@ from torch import Tensor
 
 from methods.finetuning.descent import gradient_of
 from methods.finetuning.flat import Flat
-from methods.finetuning.intercept import Rule, RuledWeight
+from methods.finetuning.intercept import Fallbacks, Rule, RuledWeight
 
 
 @dataclass(frozen=True)
@@ -104,5 +104,5 @@ class Ruled:
     def log_sd_gradient(self) -> Tensor:
         return self._psi_gradient
 
-    def fallbacks(self) -> Mapping[str, int]:
+    def fallbacks(self) -> Fallbacks:
         return self.rule.fallbacks

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from methods.finetuning.descent import gradient_of
 from methods.finetuning.flat import Flat, chunks
+from methods.finetuning.intercept import Fallbacks
 
 
 @torch.no_grad()
@@ -58,5 +59,5 @@ class Shared:
     def log_sd_gradient(self) -> Tensor:
         return log_sd_gradient(self._sample, self._mu.flat, self.mean_gradients())
 
-    def fallbacks(self) -> Mapping[str, int]:
-        return {}
+    def fallbacks(self) -> Fallbacks:
+        return Fallbacks()

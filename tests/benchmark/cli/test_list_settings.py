@@ -27,6 +27,7 @@ def test_every_plugin_can_be_described_and_its_presets_are_settings_of_it(name):
         field for field in registry.get(name).Config.model_fields if field != "preset"
     ]
     assert found["summary"]
+    assert all(setting["description"] for setting in found["settings"])
     assert all(set(values) <= fields for values in found["presets"].values())
 
 
@@ -35,6 +36,9 @@ def test_settings_stand_with_type_default_and_meaning_and_presets_with_their_val
     assert "  estimator: shared | exemplar | flipout | local = shared\n" in text
     assert "  clip_norm: float | null = null\n" in text
     assert "      examples per optimiser step\n" in text
+    words = " ".join(text.split())
+    assert "| {kind: uniform_log, low: float = -6.0, high: float = -5.0} |" in words
+    assert "| {include: [str, ..], exclude: [str, ..] = []} = weights" in words
     assert "  posthoc: epochs: 0, sigma_rescale: false\n" in text
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from benchmark import BitReader, BitWriter, ConfigError, MissingPackage
 from benchmark.errors import Interrupted
 from benchmark.predict import predict
-from methods.ivon import Ivon
+from methods.ivon import Ivon, package
 from methods.mean_field import MeanField
 from methods.mean_field.posterior import GaussianPosterior
 
@@ -65,7 +65,7 @@ def test_facts_are_finite_and_say_what_happened(tmp_path):
         "optimiser": "ivon",
         "lr": 0.1,
         "rest_optimiser": "sgd",
-        "rest_lr": 1e-3 * 20 / 128,
+        "rest_lr": 1e-2 * 20 / 128,
         "l2": 5e-4,
         "l2_assumed": False,
         "n_data": 60,
@@ -172,6 +172,15 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path, 
     with pytest.raises(MissingPackage, match=r"ivon-opt.*pip install 'bnnbench\[ivon\]'"):
         fit(tmp_path)
     assert not list(tmp_path.iterdir())  # told before anything is computed
+
+
+def test_a_package_that_lacks_something_itself_is_not_called_missing(monkeypatch):
+    def fail(name):
+        raise ModuleNotFoundError("No module named 'sparse'", name="sparse")
+
+    monkeypatch.setattr(package, "import_module", fail)
+    with pytest.raises(ModuleNotFoundError, match="sparse"):
+        package.ivon_class()
 
 
 def test_a_fit_without_base_run_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from benchmark import BitReader, BitWriter, ConfigError
 from methods.finetuning.config import NamePatterns
 from methods.mean_field import adapter
 from methods.mean_field.adapter import BayesianNetwork
-from methods.mean_field.config import Constant, RelativeRms, UniformLog
+from methods.mean_field.config import Constant, RelativeAbs, RelativeRms, UniformLog
 from methods.mean_field.posterior import GaussianPosterior
 
 SETTINGS = {"l2": 5e-4, "n_data": 60}
@@ -62,6 +62,22 @@ def test_the_gradients_of_the_prior_are_those_of_the_divergence():
         flat = bayes.posterior()
         assert float(bayes.kl().detach()) > 0
         assert set(flat.log_sd) == {"conv.weight", "head.weight"}
+
+
+@pytest.mark.parametrize("sigma_init", [RelativeRms(value=0.1), RelativeAbs()])
+def test_a_network_in_channels_last_trains_like_a_contiguous_one(sigma_init):
+    inputs, gradients = torch.randn(4, 1, 6, 6, generator=torch.Generator().manual_seed(0)), []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 3, 3), nn.Flatten()).to(memory_format=layout)
+        with torch.no_grad():
+            for index, parameter in enumerate(net.parameters()):
+                parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view(parameter.shape) * (index + 1))
+        bayes = BayesianNetwork(net, l2=1e-2, n_data=50, sigma_init=sigma_init)
+        bayes(inputs).square().sum().backward()
+        bayes.add_prior_gradients()
+        gradients.append([parameter.grad for parameter in (*bayes.mean.parameters(), *bayes.log_sd.parameters())])
+    for contiguous, channels_last in zip(*gradients, strict=True):
+        assert torch.allclose(contiguous, channels_last, rtol=1e-4, atol=1e-3)
 
 
 def test_without_noise_and_in_eval_mode_it_is_the_network():

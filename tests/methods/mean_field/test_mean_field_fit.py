@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
@@ -50,6 +51,12 @@ def test_a_fit_moves_means_deviations_and_statistics_and_leaves_the_network_alon
         assert not torch.equal(tensor, before[name]), name
         assert not tensor.requires_grad
     assert set(posterior.log_sd) == {"conv.weight", "head.weight"}
+
+
+@pytest.mark.parametrize("centre", ["zero", "pretrained"])
+def test_a_network_in_half_precision_is_fitted_in_single_precision(tmp_path, centre):
+    posterior, _ = fit(tmp_path, {**QUICK, "prior_mean": centre}, made=problem(network().half()))
+    assert {tensor.dtype for tensor in tensors_of(posterior).values()} == {torch.float32}
 
 
 def test_facts_are_finite_and_say_what_happened(tmp_path):
@@ -114,7 +121,7 @@ def test_noise_near_zero_with_fixed_sigma_is_the_companion_s_trajectory(tmp_path
     assert isinstance(point, PointMass)
     for name, tensor in point.mean().items():
         assert torch.allclose(noisy.mean()[name], tensor, atol=1e-6), name
-    assert noisy.facts()["lr"] == point.facts()["lr"] == 1e-3 * 20 / 128
+    assert noisy.facts()["lr"] == point.facts()["lr"] == 1e-2 * 20 / 128
 
 
 @pytest.mark.parametrize("method", [MeanField(), MapFinetuned()], ids=lambda method: method.name)
@@ -133,6 +140,17 @@ def test_stopping_after_any_step_changes_no_bit(tmp_path, method, bn):
     found = tensors_of(posterior)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert (tmp_path / "parts" / "history.jsonl").read_bytes() == history
+
+
+def test_the_facts_of_a_fit_do_not_depend_on_where_it_was_stopped(tmp_path):
+    config = {**QUICK, "estimator": "flipout", "select": "all"}
+    whole, _ = fit(tmp_path / "whole", config)
+    parts = None
+    while parts is None:  # the last stop is behind the last step
+        with contextlib.suppress(Interrupted):
+            parts, _ = fit(tmp_path / "parts", config, stop_requested=lambda: True)
+    assert whole.facts()["fallback_ops"] == "batch_norm"
+    assert parts.facts() == whole.facts()
 
 
 def test_a_search_is_not_repeated_when_a_run_goes_on(tmp_path, monkeypatch):
@@ -156,7 +174,7 @@ def test_a_search_is_not_repeated_when_a_run_goes_on(tmp_path, monkeypatch):
 def test_optimiser_and_prior_come_from_the_base_run(tmp_path, facts, optimiser, l2, assumed):
     found = fit(tmp_path, facts=facts)[0].facts()
     assert (found["optimiser"], found["l2"], found["l2_assumed"]) == (optimiser, l2, assumed)
-    assert found["lr"] == pytest.approx((1e-3 if optimiser == "sgd" else 1e-5) * 20 / 128)
+    assert found["lr"] == pytest.approx((1e-2 if optimiser == "sgd" else 1e-4) * 20 / 128)
 
 
 def test_settings_reach_the_posterior(tmp_path):

@@ -178,6 +178,7 @@ def test_an_operational_micro_batch_does_not_touch_estimators_with_noise_per_exa
     ("config", "fields"),
     [
         ({"lr_psi": 1e-3, "travel": 1.0}, ("lr_psi", "travel")),
+        ({"schedule_psi": "steps"}, ("schedule_psi", "lr_psi")),
         ({"optim_psi": "sgd", "travel": 1.0}, ("travel", "optim_psi")),
         ({"preset": "paper", "travel": 0.5}, ("lr_psi", "travel")),
         ({"optim_psi": "sgd"}, ("optim_psi", "lr_psi")),

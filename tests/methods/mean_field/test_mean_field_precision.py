@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mean_field_cases import Small, context, network, problem, split
+from torch import nn
 
 from benchmark.errors import Interrupted
 from methods.finetuning import loop
@@ -12,6 +13,8 @@ from methods.finetuning.modes import only_norms_training
 from methods.finetuning.precision import Precision, resolve
 from methods.map_finetuned import MapFinetuned
 from methods.mean_field import MeanField
+from methods.mean_field.adapter import BayesianNetwork
+from methods.mean_field.config import Constant
 
 CPU = torch.device("cpu")
 
@@ -31,6 +34,18 @@ def test_a_step_in_half_precision_is_close_to_one_in_single_and_keeps_float32_we
         assert half[name].dtype == whole[name].dtype
     moved = (whole["mu"] - Small(network()).state.mu.flat).norm()
     assert 0 < (whole["mu"] - half["mu"]).norm() < 0.3 * moved
+
+
+@pytest.mark.parametrize("estimator", ["flipout", "local"])
+def test_noise_that_is_smaller_than_fp16_can_square_is_not_lost(estimator):
+    net = nn.Linear(64, 8, bias=False)
+    bayes = BayesianNetwork(net, l2=1e-4, n_data=1000, estimator=estimator, sigma_init=Constant(value=1e-4))
+    with torch.no_grad():
+        bayes.mean.weight.zero_()
+    inputs = torch.ones(500, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.float16):
+        outputs = torch.cat([bayes(inputs) for _ in range(4)]).float()
+    assert float(outputs.square().mean().sqrt()) == pytest.approx(8e-4, rel=0.1)  # 1e-4 times the length of an input
 
 
 def test_a_loss_scale_that_overflows_leaves_the_step_out_and_shrinks():

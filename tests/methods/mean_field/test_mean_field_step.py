@@ -115,6 +115,16 @@ def test_a_skipped_batch_leaves_no_trace_in_weights_or_running_statistics():
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_no_micro_batch_is_a_small_remainder():
+    data = split(33)
+    step = Small(network(), micro_batch=16)
+    sizes: list[int] = []
+    step.net.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    with only_norms_training(step.net, True):
+        step(data.inputs, data.labels, 0)
+    assert sizes == [11, 11, 11]
+
+
 @pytest.mark.parametrize("micro_batch", [1, 7, 20])
 def test_micro_batches_give_the_same_step(micro_batch):
     data = split(20)

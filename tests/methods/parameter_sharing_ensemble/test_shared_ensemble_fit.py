@@ -72,7 +72,7 @@ def test_facts_are_finite_and_say_what_happened(tmp_path):
         "components": 3,
         "rank": 1,
         "optimiser": "sgd",
-        "lr": pytest.approx(1e-3 * 20 / 128),
+        "lr": pytest.approx(1e-2 * 20 / 128),
         "lr_factors": 1e-3,
         "l2": 5e-4,
         "l2_assumed": False,
