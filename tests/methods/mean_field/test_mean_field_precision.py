@@ -70,7 +70,9 @@ def _scaled(scale: float) -> dict:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize(
-    "method", [(MeanField(), {}), (MeanField(), {"estimator": "flipout"}), (MapFinetuned(), {})], ids=str
+    "method",
+    [(MeanField(), {}), (MeanField(), {"estimator": "flipout"}), (MapFinetuned(), {})],
+    ids=["shared", "flipout", "point"],
 )
 def test_stopping_after_any_step_changes_no_bit(tmp_path, method, precision, monkeypatch):
     monkeypatch.setattr(loop, "resolve", lambda asked, device: asked)  # as on a GPU
