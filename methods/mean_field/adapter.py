@@ -192,8 +192,8 @@ class BayesianNetwork(nn.Module):
         return total
 
     def predict(self, inputs: Tensor, draws: int = 20, *, seed: int = 0, batch_size: int = 256) -> Predictive:
-        """The average of `draws` soft-maxes for inputs (n, C, H, W), with the expected entropy; in eval mode, on the
-        network's device. Frozen parameters count as Gaussians here: it is the posterior that predicts."""
+        """The average of `draws` soft-maxes for inputs (n, C, H, W), with the expected entropy; in eval mode. Inputs
+        are on this module's device. Frozen parameters count as Gaussians here: it is the posterior that predicts."""
         posterior, pool = self.posterior(), Pool()
         split = Split(inputs, torch.zeros(len(inputs), dtype=torch.int64, device=inputs.device))
         with evaluating(self.network):
