@@ -179,16 +179,20 @@ def test_training_steps_of_a_vision_transformer():
     assert found["flipout"] <= 2.2
 
 
-def test_gradient_variance_on_a_small_convolutional_network():
-    """Variance of d loss / d mu over draws, summed over weights, relative to `exemplar`."""
+@pytest.mark.parametrize(
+    ("inputs", "classes", "least", "most"), [(0.1, 1, 20, 65), (1.0, 5, 0.9, 3)], ids=["agreeing", "disagreeing"]
+)
+def test_gradient_variance_on_a_small_convolutional_network(inputs, classes, least, most):
+    """Variance of d loss / d mu over draws, summed over weights, relative to `exemplar`: for `shared` between 1, where
+    the gradients of examples have nothing in common, and the batch size, where they agree."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 5))
     mu = Flat.copy_of({name: value.detach() for name, value in net.named_parameters()})
     psi = Flat.like(mu)
     psi.flat.fill_(-4.0)
-    x, y = torch.randn(64, 3, 8, 8), torch.randint(5, (64,))
+    x, y = 1 + inputs * torch.randn(64, 3, 8, 8), torch.randint(classes, (64,))
 
-    def variance(name: str, draws: int = 300) -> float:
+    def variance(name: str, draws: int = 200) -> float:
         generator = torch.Generator().manual_seed(1)
         if name == "shared":
             estimator = Shared(mu, psi, generator)
@@ -204,9 +208,9 @@ def test_gradient_variance_on_a_small_convolutional_network():
         return float(torch.stack(gradients).var(0).sum())
 
     found = {name: variance(name) for name in ("exemplar", "shared", "flipout", "local")}
-    print("\ngradient variance, relative to exemplar, batch 64")
+    print(f"\ngradient variance, relative to exemplar, batch 64, {classes} classes")
     for name, value in found.items():
-        print(f"  {name}: {value / found['exemplar']:.4f}")
-    assert 40 < found["shared"] / found["exemplar"] < 90  # the batch size, 64, in theory
-    assert 0.7 < found["flipout"] / found["exemplar"] < 1.3
-    assert found["local"] < 0.1 * found["exemplar"]
+        print(f"  {name}: {value / found['exemplar']:.3f}")
+    assert least < found["shared"] / found["exemplar"] < most
+    assert 0.7 < found["flipout"] / found["exemplar"] < 2
+    assert found["local"] < found["exemplar"]
