@@ -50,8 +50,8 @@ def ivon_step(base: torch.nn.Module) -> Run:
 
 @pytest.mark.parametrize(("name", "rounds", "most"), [("resnet20", 12, 1.1), ("resnet18", 6, 1.25)])
 def test_a_step_costs_little_more_than_one_of_sgd(name, rounds, most):
-    """The stated target, 1.1, is that of the published ResNet-20. The 11 million weights of resnet18 pass through memory
-    more often than by SGD, which shows on a CPU with two cores."""
+    """The target, 1.1, is stated for the published ResNet-20. IVON takes resnet18's 11 million weights through memory
+    more often than SGD does, which shows on a CPU with two cores."""
     torch.manual_seed(0)
     base = CifarResNet().build(name, (3, 32, 32), 10)
     inputs, labels = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
