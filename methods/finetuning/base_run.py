@@ -45,9 +45,16 @@ def recipe_for(config: FineTuningConfig, ctx: RunContext) -> Recipe:
         optimiser = "adam" if adaptive else "sgd"
     else:
         optimiser = config.optim_mu
-    rate = AUTO_RATE[optimiser] * config.batch_size / REFERENCE_BATCH if config.lr_mu == "auto" else config.lr_mu
+    rate = mean_rate(config, optimiser)
     found = float(facts.get("l2", 0.0)) if config.l2 == "base" else config.l2
     return Recipe(optimiser, rate, found if found > 0 else ASSUMED_L2, not found > 0)
+
+
+def mean_rate(config: FineTuningConfig, optimiser: Literal["sgd", "adam"]) -> float:
+    """The peak rate of the means: as given, or `auto` for this optimiser and batch size."""
+    if config.lr_mu == "auto":
+        return AUTO_RATE[optimiser] * config.batch_size / REFERENCE_BATCH
+    return config.lr_mu
 
 
 def decaying(network: nn.Module) -> set[str]:

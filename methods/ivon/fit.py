@@ -6,8 +6,7 @@ import logging
 from dataclasses import replace
 
 from benchmark import ConfigError, Fact, Problem, RunContext
-from methods.finetuning.base_run import AUTO_RATE, Recipe, decaying, recipe_for
-from methods.finetuning.config import REFERENCE_BATCH
+from methods.finetuning.base_run import Recipe, decaying, mean_rate, recipe_for
 from methods.finetuning.descent import PointDescent, optimiser_for
 from methods.finetuning.loop import Schedule, fine_tune, rate_of
 from methods.finetuning.probe import keep_used
@@ -138,8 +137,7 @@ def _recipe(config: IvonConfig, ctx: RunContext) -> Recipe:
         return recipe_for(config, ctx)
     if config.l2 == "base" or config.optim_mu == "auto":
         raise ConfigError("start 'scratch' has no base run to take l2 and optim_mu from; give both")
-    rate = AUTO_RATE[config.optim_mu] * config.batch_size / REFERENCE_BATCH if config.lr_mu == "auto" else config.lr_mu
-    return Recipe(config.optim_mu, rate, config.l2, False)
+    return Recipe(config.optim_mu, mean_rate(config, config.optim_mu), config.l2, False)
 
 
 def _recipe_facts(config: IvonConfig, recipe: Recipe) -> dict[str, Fact]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
+from small_problems import context_of, problem_of, with_statistics
 from torch import Tensor, nn
 
-from benchmark import Context, NeededRun, PointMass, Problem, Split, weights_of
+from benchmark import Context, Problem
 from methods.finetuning.descent import PointDescent, Rate, optimiser_for
 from methods.finetuning.select import Selection, select
 from methods.ivon.learner import IvonLearner
@@ -31,30 +31,17 @@ class SmallConvNet(nn.Module):
 
 def network(seed: int = 0) -> nn.Module:
     """A `SmallConvNet` with running statistics that differ from their defaults."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = SmallConvNet()
-        net(torch.randn(64, 1, 6, 6))
-    return net.eval()
+    return with_statistics(SmallConvNet, seed)
 
 
-def split(n: int, seed: int = 0) -> Split:
-    """Three classes told apart by the mean of the image, with noise."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (n,), generator=generator)
-    inputs = torch.randn(n, 1, 6, 6, generator=generator) + 0.5 * (labels - 1)[:, None, None, None]
-    return Split(inputs, labels)
-
-
-def problem(*, n: int = 60, val: int | None = 30) -> Problem:
-    """`n` training examples, `val` validation examples."""
-    return Problem(network(), network, split(n), split(val, 1) if val else None, (1, 6, 6), 3, 5)
+def problem(**sizes: Any) -> Problem:
+    """See `problem_of`."""
+    return problem_of(network(), network, **sizes)
 
 
 def context(folder: Path, net: nn.Module | None, **options: Any) -> Context:
-    """A run context whose base run is a point mass on `net`; None: without a base run."""
-    base = [] if net is None else [NeededRun("map", {}, {"optimiser": "sgd", "l2": 5e-4}, PointMass(weights_of(net)))]
-    return Context(folder, ("made_up", "small", "ivon", 0), needed=base, **options)
+    """See `context_of`."""
+    return context_of("ivon", folder, net, **options)
 
 
 def learner_of(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import pytest
 import torch
 from ivon_cases import learner_of
 from paired_timing import interleaved, threads
-from torch.nn.functional import cross_entropy
+from sgd_step import sgd_step
 
 from methods.finetuning.modes import only_norms_training
 from methods.finetuning.precision import Precision
@@ -19,21 +18,6 @@ from tasks.networks.catalogue import CifarResNet
 
 pytestmark = pytest.mark.benchmarks
 Run = Callable[[torch.Tensor, torch.Tensor], float]
-
-
-def sgd_step(base: torch.nn.Module) -> Run:
-    """Training a copy of the base network by fused SGD: what the base run itself does."""
-    net = copy.deepcopy(base).train()
-    optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
-
-    def step(inputs: torch.Tensor, labels: torch.Tensor) -> float:
-        optimiser.zero_grad()
-        loss = cross_entropy(net(inputs), labels)
-        loss.backward()
-        optimiser.step()
-        return float(loss.detach())
-
-    return step
 
 
 def ivon_step(base: torch.nn.Module) -> Run:

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 import torch
-from ivon_cases import context, problem, split
+from ivon_cases import context, problem
 from pydantic import ValidationError
+from small_problems import split
 
 from benchmark import BitReader, BitWriter, ConfigError, MissingPackage
 from benchmark.errors import Interrupted

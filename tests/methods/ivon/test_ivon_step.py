@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from ivon_cases import learner_of, network, split
+from ivon_cases import learner_of, network
+from small_problems import split
 from torch import Tensor, nn
 
 from methods.finetuning.modes import only_norms_training

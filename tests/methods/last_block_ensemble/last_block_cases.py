@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import small_problems
 import torch
+from small_problems import context_of, problem_of, with_statistics
 from torch import Tensor, nn
 
-from benchmark import Context, NeededRun, PointMass, Problem, Split, forward, weights_of
+from benchmark import Context, Problem, Split, forward, weights_of
 from methods.last_block_ensemble.block import features_of
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracles.json").read_text())["cases"]
@@ -59,32 +61,27 @@ COPIED = ("conv", "norm", "group_norm", "linear", "layer_norm")
 """Layers of a block whose weight and bias have copies."""
 
 
+SHAPE = (2, 5, 5)
+
+
 def network(seed: int = 0) -> nn.Module:
     """A `SmallResidualNet` with running statistics that differ from their defaults."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = SmallResidualNet()
-        net(torch.randn(64, 2, 5, 5))
-    return net.eval()
+    return with_statistics(SmallResidualNet, seed, SHAPE)
 
 
 def split(n: int, seed: int = 0) -> Split:
-    """Three classes told apart by the mean of the image, with noise."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (n,), generator=generator)
-    inputs = torch.randn(n, 2, 5, 5, generator=generator) + 0.5 * (labels - 1)[:, None, None, None]
-    return Split(inputs, labels)
+    """Images for it."""
+    return small_problems.split(n, seed, SHAPE)
 
 
-def problem(net: nn.Module | None = None, *, n: int = 60) -> Problem:
-    """`n` training examples, 30 validation examples."""
-    return Problem(net or network(), network, split(n), split(30, 1), (2, 5, 5), 3, 5)
+def problem(net: nn.Module | None = None, **sizes: Any) -> Problem:
+    """See `problem_of`."""
+    return problem_of(net or network(), network, shape=SHAPE, **sizes)
 
 
 def context(folder: Path, net: nn.Module, **options: Any) -> Context:
-    """A run context whose base run is a point mass on `net`."""
-    base = NeededRun("map", {}, {"optimiser": "sgd", "l2": 5e-4}, PointMass(weights_of(net)))
-    return Context(folder, ("made_up", "small", "last_block_ensemble", 0), needed=[base], **options)
+    """See `context_of`."""
+    return context_of("last_block_ensemble", folder, net, **options)
 
 
 def stacks_of(net: nn.Module, names: Sequence[str], members: int, noise: float = 0.2) -> dict[str, Tensor]:

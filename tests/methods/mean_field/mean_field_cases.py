@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from small_problems import context_of, problem_of, with_statistics
 from torch import Tensor, nn
 
-from benchmark import Context, NeededRun, PointMass, Problem, Split, weights_of
+from benchmark import Context, Problem
 from methods.finetuning.descent import PointDescent, optimiser_for
+from methods.finetuning.modes import only_norms_training
 from methods.finetuning.precision import Precision
 from methods.finetuning.select import Selection, select
 from methods.finetuning.step import Step
-from methods.mean_field.estimators.choose import choose_estimator
+from methods.mean_field.estimators.choose import Name, choose_estimator
 from methods.mean_field.learner import Descent, MeanFieldLearner
 from methods.mean_field.prior import Prior
 from methods.mean_field.state import MeanFieldState
@@ -56,31 +59,43 @@ class SmallConvNet(nn.Module):
 
 def network(seed: int = 0) -> nn.Module:
     """A `SmallConvNet` with running statistics that differ from their defaults."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = SmallConvNet()
-        net(torch.randn(64, 1, 6, 6))
-    return net.eval()
+    return with_statistics(SmallConvNet, seed)
 
 
-def split(n: int, seed: int = 0) -> Split:
-    """Three classes told apart by the mean of the image, with noise."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (n,), generator=generator)
-    inputs = torch.randn(n, 1, 6, 6, generator=generator) + 0.5 * (labels - 1)[:, None, None, None]
-    return Split(inputs, labels)
-
-
-def problem(net: nn.Module | None = None, *, n: int = 60, val: int | None = 30) -> Problem:
-    """`n` training examples, `val` validation examples."""
-    return Problem(net or network(), network, split(n), split(val, 1) if val else None, (1, 6, 6), 3, 5)
+def problem(net: nn.Module | None = None, **sizes: Any) -> Problem:
+    """See `problem_of`."""
+    return problem_of(net or network(), network, **sizes)
 
 
 def context(folder: Path, net: nn.Module, facts: dict[str, Any] | None = None, **options: Any) -> Context:
-    """A run context whose base run is a point mass on `net`."""
-    facts = {"optimiser": "sgd", "l2": 5e-4} if facts is None else facts
-    base = NeededRun("map", {}, facts, PointMass(weights_of(net)))
-    return Context(folder, ("made_up", "small", "mean_field", 0), needed=[base], **options)
+    """See `context_of`."""
+    return context_of("mean_field", folder, net, facts, **options)
+
+
+def recommended_step(
+    base: nn.Module, examples: int, estimator: Name = "shared"
+) -> tuple[Callable[[Tensor, Tensor], float], MeanFieldState]:
+    """A step as `recommended` takes it but for the rates, in batches of `examples`, and what it trains."""
+    state = MeanFieldState(base, select(base, "weights", train_rest=True))
+    state.psi.flat.fill_(-6.0)
+    means, points = list(state.mu.views.values()), list(state.points.trained.values())
+    prior = Prior(5e-4, 50_000)
+    learner = MeanFieldLearner(
+        base,
+        state,
+        prior,
+        choose_estimator(estimator, state, torch.Generator().manual_seed(0), examples),
+        PointDescent(state.points, optimiser_for("sgd", points), lambda t: 1e-3, set(), prior.lam),
+        Descent(optimiser_for("sgd", means), lambda t: 1e-3),
+        Descent(Adam([Group([state.psi.flat])], eps=1e-12), lambda t: 1e-4),
+    )
+    step = Step(learner, micro_batch=None, precision=Precision("fp32", torch.device("cpu")))
+
+    def run(inputs: Tensor, labels: Tensor) -> float:
+        with only_norms_training(base, True):
+            return float(step(inputs, labels, 0))
+
+    return run, state
 
 
 class Small:

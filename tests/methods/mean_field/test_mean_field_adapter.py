@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from mean_field_cases import SmallConvNet, network, split
+from mean_field_cases import SmallConvNet, network
+from small_problems import split
 from torch import nn
 from torch.nn.functional import cross_entropy
 

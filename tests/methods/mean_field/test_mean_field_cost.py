@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
 import torch
+from mean_field_cases import recommended_step
 from paired_timing import interleaved, threads
-from torch.nn.functional import cross_entropy
+from sgd_step import sgd_step
 from torch.profiler import ProfilerActivity, profile
 
 from benchmark import Split, weights_of
 from benchmark.predict import BATCH_SIZE, predict
-from methods.finetuning.descent import PointDescent, optimiser_for
-from methods.finetuning.modes import only_norms_training
-from methods.finetuning.precision import Precision
 from methods.finetuning.select import select
-from methods.finetuning.step import Step
-from methods.mean_field.estimators.choose import choose_estimator
-from methods.mean_field.learner import Descent, MeanFieldLearner
 from methods.mean_field.posterior import GaussianPosterior
-from methods.mean_field.prior import Prior
-from methods.mean_field.state import MeanFieldState
-from methods.optimisers import Adam, Group
 from tasks.networks.catalogue import CifarResNet
 
 pytestmark = pytest.mark.benchmarks
@@ -36,45 +27,6 @@ def resnet18() -> torch.nn.Module:
     return CifarResNet().build("resnet18", (3, 32, 32), 10)
 
 
-def deterministic_step(base: torch.nn.Module) -> Callable[[torch.Tensor, torch.Tensor], float]:
-    """Training a copy of the base network by fused SGD: what the base run itself does."""
-    net = copy.deepcopy(base).train()
-    optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
-
-    def step(inputs: torch.Tensor, labels: torch.Tensor) -> float:
-        optimiser.zero_grad()
-        loss = cross_entropy(net(inputs), labels)
-        loss.backward()
-        optimiser.step()
-        return float(loss.detach())
-
-    return step
-
-
-def bayesian_step(base: torch.nn.Module) -> tuple[Callable[[torch.Tensor, torch.Tensor], float], int]:
-    """The recommended step, and the bytes of the Bayesian weights."""
-    state = MeanFieldState(base, select(base, "weights", train_rest=True))
-    state.psi.flat.fill_(-6.0)
-    means, points = list(state.mu.views.values()), list(state.points.trained.values())
-    prior = Prior(5e-4, 50_000)
-    learner = MeanFieldLearner(
-        base,
-        state,
-        prior,
-        choose_estimator("shared", state, torch.Generator().manual_seed(0), 128),
-        PointDescent(state.points, optimiser_for("sgd", points), lambda t: 1e-3, set(), prior.lam),
-        Descent(optimiser_for("sgd", means), lambda t: 1e-3),
-        Descent(Adam([Group([state.psi.flat])], eps=1e-12), lambda t: 1e-4),
-    )
-    step = Step(learner, micro_batch=None, precision=Precision("fp32", torch.device("cpu")))
-
-    def run(inputs: torch.Tensor, labels: torch.Tensor) -> float:
-        with only_norms_training(base, True):
-            return float(step(inputs, labels, 0))
-
-    return run, state.mu.flat.nbytes
-
-
 @pytest.fixture
 def two_threads():
     with threads(2):
@@ -84,7 +36,7 @@ def two_threads():
 def test_a_training_step_costs_at_most_five_percent_more(two_threads):
     base = resnet18()
     inputs, labels = torch.randn(128, 3, 32, 32), torch.randint(10, (128,))
-    plain, (noisy, _) = deterministic_step(base), bayesian_step(base)
+    plain, (noisy, _) = sgd_step(base), recommended_step(base, 128)
     plain_seconds, ratio = interleaved(lambda: plain(inputs, labels), lambda: noisy(inputs, labels), rounds=12)
     print(f"training step, resnet18, 128 x 3 x 32 x 32: {plain_seconds:.3f} s plain, mean_field {ratio:.3f} times that")
     assert ratio <= 1.05
@@ -136,9 +88,9 @@ def test_memory_beyond_a_deterministic_step_is_four_times_the_bayesian_weights()
             step(inputs, labels)
         return step
 
-    size = bayesian_step(base)[1]
-    plain = peak_bytes(lambda: trained(deterministic_step(base)))
-    noisy = peak_bytes(lambda: trained(bayesian_step(base)[0]))
+    size = recommended_step(base, 8)[1].mu.flat.nbytes
+    plain = peak_bytes(lambda: trained(sgd_step(base)))
+    noisy = peak_bytes(lambda: trained(recommended_step(base, 8)[0]))
     times = (noisy - plain) / size
     print(f"\npeak: {plain / MIB:.0f} MiB plain, {noisy / MIB:.0f} MiB mean_field; {times:.2f} x {size / MIB:.0f} MiB")
     assert times <= 4.05  # psi, the sample that becomes its gradient, two moments of Adam

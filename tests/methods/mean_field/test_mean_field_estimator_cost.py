@@ -8,25 +8,18 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
+from mean_field_cases import recommended_step
 from paired_timing import ratios, threads
+from sgd_step import sgd_step
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
-from methods.finetuning.descent import PointDescent, optimiser_for
 from methods.finetuning.flat import Flat
-from methods.finetuning.modes import only_norms_training
-from methods.finetuning.precision import Precision
-from methods.finetuning.select import select
-from methods.finetuning.step import Step
 from methods.mean_field.adapter import BayesianNetwork
-from methods.mean_field.estimators.choose import RULES, choose_estimator
+from methods.mean_field.estimators.choose import RULES, Name
 from methods.mean_field.estimators.ruled import Ruled
 from methods.mean_field.estimators.shared import Shared
-from methods.mean_field.learner import Descent, MeanFieldLearner
-from methods.mean_field.prior import Prior
-from methods.mean_field.state import MeanFieldState
-from methods.optimisers import Adam, Group
 from tasks.networks.catalogue import WideResNet
 
 pytestmark = pytest.mark.benchmarks
@@ -40,41 +33,16 @@ def _two_threads():
         yield
 
 
-def deterministic(base: nn.Module, x: Tensor, y: Tensor) -> Train:
-    """Training a copy by fused SGD: what the base run does."""
-    net = copy.deepcopy(base).train()
-    optimiser = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
-
-    def step() -> None:
-        optimiser.zero_grad()
-        cross_entropy(net(x), y).backward()
-        optimiser.step()
-
-    return step
-
-
-def ours(name: str, base: nn.Module, x: Tensor, y: Tensor) -> Train:
+def ours(name: Name, base: nn.Module, x: Tensor, y: Tensor) -> Train:
     """A step of the suite."""
-    state = MeanFieldState(base, select(base, "weights", train_rest=True))
-    state.psi.flat.fill_(-6.0)
-    prior = Prior(5e-4, 50_000)
-    points, means = list(state.points.trained.values()), list(state.mu.views.values())
-    learner = MeanFieldLearner(
-        base,
-        state,
-        prior,
-        choose_estimator(name, state, torch.Generator().manual_seed(0), len(y)),
-        PointDescent(state.points, optimiser_for("sgd", points), lambda t: 1e-3, set(), prior.lam),
-        Descent(optimiser_for("sgd", means), lambda t: 1e-3),
-        Descent(Adam([Group([state.psi.flat])], eps=1e-12), lambda t: 1e-4),
-    )
-    step = Step(learner, micro_batch=None, precision=Precision("fp32", torch.device("cpu")))
+    step, _ = recommended_step(base, len(y), name)
+    return lambda: step(x, y)
 
-    def run() -> None:
-        with only_norms_training(base, True):
-            step(x, y, 0)
 
-    return run
+def deterministic(base: nn.Module, x: Tensor, y: Tensor) -> Train:
+    """What the base run does."""
+    step = sgd_step(base)
+    return lambda: step(x, y)
 
 
 def own_loop(base: nn.Module, x: Tensor, y: Tensor) -> Train:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 import timm
 import torch
-from mean_field_cases import double, network, oracle_of, split
+from mean_field_cases import double, network, oracle_of
+from small_problems import split
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 import torch
-from mean_field_cases import context, network, problem, split
+from mean_field_cases import context, network, problem
 from pydantic import ValidationError
+from small_problems import digits_nlls, split
 
 from benchmark import ConfigError, Context, PointMass, forward, weights_of
 from benchmark.errors import Interrupted
-from benchmark.predict import predict
 from methods.map_finetuned import MapFinetuned
 from methods.mean_field import MeanField
 from methods.mean_field.rates import Travel
@@ -281,34 +281,6 @@ def test_declaring_the_methods_imports_no_torch():
 
 
 def test_digits_keep_their_likelihood_through_fit_and_bytes(tmp_path):
-    from benchmark import BitReader, BitWriter, NeededRun, Problem, load_into
-    from methods.map import Map
-    from tasks.digits import Digits
-    from tasks.networks.catalogue import Mlp
-
-    task, settings = Digits(), Digits.Config()
-    info = task.info(settings)
-    splits = [task.load(settings, name) for name in ("train", "val", "test")]
-
-    def build(seed: int) -> torch.nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return Mlp().build("mlp-64", info.input_shape, info.n_classes)
-
-    made = Problem(build(0), build, splits[0], splits[1], info.input_shape, info.n_classes, 20)
-    test = splits[2]
-
-    def nll(posterior) -> float:
-        log_probs = predict(made.network, posterior, test, 20, torch.Generator().manual_seed(0)).log_probs
-        return -float(log_probs[torch.arange(len(test)), test.labels].double().mean())
-
-    base = Map().fit(made, Context(tmp_path / "map", ("digits", "mlp-64", "map", 0)), Map.Config(epochs=8))
-    load_into(made.network, base.mean())
-    run = NeededRun("map", {}, base.facts(), base)
-    ctx = Context(tmp_path / "mean_field", ("digits", "mlp-64", "mean_field", 0), needed=[run])
-    posterior = MeanField().fit(made, ctx, MeanField.Config(epochs=6))
-    out = BitWriter()
-    posterior.encode(out)
-    decoded = MeanField().posterior_type().decode(BitReader(out.finish()), made.network)
-    assert nll(decoded) <= nll(base) + 0.005
-    assert abs(nll(decoded) - nll(posterior)) < 0.01
+    base, fitted, decoded = digits_nlls(tmp_path, MeanField(), MeanField.Config(epochs=6), base_epochs=8)
+    assert decoded <= base + 0.005
+    assert abs(decoded - fitted) < 0.01

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mean_field_cases import double, network, oracle, split
+from mean_field_cases import double, network, oracle
 from scipy.special import log_ndtr
+from small_problems import split
 from torch import nn
 
 from benchmark import BitReader, BitWriter, CorruptBitstream, Pool, copy_of, weights_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mean_field_cases import Small, context, network, problem, split
+from mean_field_cases import Small, context, network, problem
+from small_problems import split
 from torch import nn
 
 from benchmark.errors import Interrupted

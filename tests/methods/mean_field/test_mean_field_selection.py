@@ -7,7 +7,8 @@ import logging
 import pytest
 import timm
 import torch
-from mean_field_cases import SmallConvNet, network, split
+from mean_field_cases import SmallConvNet, network
+from small_problems import split
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mean_field_cases import double, network, oracle, split
+from mean_field_cases import double, network, oracle
+from small_problems import split
 from torch import nn
 
 from benchmark import Split, forward, weights_of

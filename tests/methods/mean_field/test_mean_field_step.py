@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from mean_field_cases import Small, SmallConvNet, double, network, oracle, oracle_of, split
+from mean_field_cases import Small, SmallConvNet, double, network, oracle, oracle_of
+from small_problems import split
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from small_problems import context_of, problem_of, with_statistics
 from torch import Tensor, nn
 
-from benchmark import Context, NeededRun, PointMass, Problem, Split, weights_of
+from benchmark import Context, Problem
 from methods.parameter_sharing_ensemble.factors import Factors
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracles.json").read_text())["cases"]
@@ -48,11 +49,7 @@ LAYERS = ("stem.weight", "grouped.weight", "mix.weight", "head.weight")
 
 def network(seed: int = 0) -> nn.Module:
     """A `Tokens` with running statistics that differ from their defaults."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = Tokens()
-        net(torch.randn(64, 1, 6, 6))
-    return net.eval()
+    return with_statistics(Tokens, seed)
 
 
 def factors(weights: dict[str, Tensor], components: int = 3, rank: int = 2, spread: float = 0.5) -> Factors:
@@ -62,21 +59,11 @@ def factors(weights: dict[str, Tensor], components: int = 3, rank: int = 2, spre
     return made
 
 
-def split(n: int, seed: int = 0) -> Split:
-    """Three classes told apart by the mean of the image, with noise."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (n,), generator=generator)
-    inputs = torch.randn(n, 1, 6, 6, generator=generator) + 0.5 * (labels - 1)[:, None, None, None]
-    return Split(inputs, labels)
-
-
-def problem(net: nn.Module | None = None, *, n: int = 60, val: int | None = 30) -> Problem:
-    """`n` training examples, `val` validation examples."""
-    return Problem(net or network(), network, split(n), split(val, 1) if val else None, (1, 6, 6), 3, 5)
+def problem(net: nn.Module | None = None, **sizes: Any) -> Problem:
+    """See `problem_of`."""
+    return problem_of(net or network(), network, **sizes)
 
 
 def context(folder: Path, net: nn.Module, facts: dict[str, Any] | None = None, **options: Any) -> Context:
-    """A run context whose base run is a point mass on `net`."""
-    facts = {"optimiser": "sgd", "l2": 5e-4} if facts is None else facts
-    base = NeededRun("map", {}, facts, PointMass(weights_of(net)))
-    return Context(folder, ("made_up", "small", "parameter_sharing_ensemble", 0), needed=[base], **options)
+    """See `context_of`."""
+    return context_of("parameter_sharing_ensemble", folder, net, facts, **options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ensemble_cases import LAYERS, double, factors, network, oracle, split
+from ensemble_cases import LAYERS, double, factors, network, oracle
+from small_problems import split
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 

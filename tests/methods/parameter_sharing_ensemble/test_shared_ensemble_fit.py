@@ -11,9 +11,10 @@ import pytest
 import torch
 from ensemble_cases import LAYERS, context, factors, network, problem
 from pydantic import ValidationError
+from small_problems import digits_nlls
 from torch import nn
 
-from benchmark import ConfigError, Context, Problem, Split, copy_of, weights_of
+from benchmark import ConfigError, Context, Split, copy_of, weights_of
 from benchmark.errors import Interrupted
 from benchmark.predict import predict
 from methods.finetuning import loop
@@ -299,35 +300,7 @@ def test_declaring_the_method_imports_no_torch():
 
 
 def test_digits_keep_their_likelihood_through_fit_and_bytes(tmp_path):
-    from benchmark import BitReader, BitWriter, NeededRun, load_into
-    from methods.map import Map
-    from tasks.digits import Digits
-    from tasks.networks.catalogue import Mlp
-
-    task, settings = Digits(), Digits.Config()
-    info = task.info(settings)
-    splits = [task.load(settings, name) for name in ("train", "val", "test")]
-
-    def build(seed: int) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return Mlp().build("mlp-64", info.input_shape, info.n_classes)
-
-    made = Problem(build(0), build, splits[0], splits[1], info.input_shape, info.n_classes, 20)
-    test = splits[2]
-
-    def nll(posterior) -> float:
-        log_probs = predict(made.network, posterior, test, 20, torch.Generator().manual_seed(0)).log_probs
-        return -float(log_probs[torch.arange(len(test)), test.labels].double().mean())
-
-    base = Map().fit(made, Context(tmp_path / "map", ("digits", "mlp-64", "map", 0)), Map.Config(epochs=5))
-    load_into(made.network, base.mean())
-    run = NeededRun("map", {}, base.facts(), base)
     method = ParameterSharingEnsemble()
-    ctx = Context(tmp_path / "ensemble", ("digits", "mlp-64", "parameter_sharing_ensemble", 0), needed=[run])
-    posterior = method.fit(made, ctx, method.Config(epochs=2, components=8))
-    out = BitWriter()
-    posterior.encode(out)
-    decoded = method.posterior_type().decode(BitReader(out.finish()), made.network)
-    assert nll(decoded) == nll(posterior)
-    assert nll(decoded) <= nll(base) + 0.005
+    base, fitted, decoded = digits_nlls(tmp_path, method, method.Config(epochs=2, components=8), base_epochs=5)
+    assert decoded == fitted
+    assert decoded <= base + 0.005

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ensemble_cases import LAYERS, Tokens, factors, network, split
+from ensemble_cases import LAYERS, Tokens, factors, network
+from small_problems import split
 from torch import nn
 
 from benchmark import BitReader, BitWriter, CorruptBitstream, PointMass, copy_of, weights_of
