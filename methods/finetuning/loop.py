@@ -12,6 +12,7 @@ from benchmark import Fact, Problem, RunContext, require_finite
 from methods.finetuning.base_run import Recipe
 from methods.finetuning.config import FineTuningConfig
 from methods.finetuning.descent import Rate
+from methods.finetuning.keep import BestEpoch
 from methods.finetuning.modes import Normalisation, only_norms_training, resolve_bn
 from methods.finetuning.points import Points
 from methods.finetuning.precision import Precision, resolve
@@ -76,10 +77,12 @@ def fine_tune(
     sampler: Sampler,
     remembered: Mapping[str, Stateful] | None = None,
     measures: Callable[[], Mapping[str, float | str]] = dict,
+    keep: BestEpoch | None = None,
 ) -> dict[str, Fact]:
     """Train `learner` in place; returns facts of the training.
 
     sampler: draws weights for `bn: reestimate`. remembered: what else checkpoints carry. measures: logged per epoch.
+    keep: chooses the epoch whose state the learner ends with, None: the last.
 
     Raises:
         Diverged: the loss stays non-finite, or a point-valued weight or running statistic ends so.
@@ -88,8 +91,12 @@ def fine_tune(
 
     def after_epoch(epoch: int, loss: float) -> None:
         step.look()
-        ctx.log(epoch=epoch + 1, train_loss=loss, skipped_steps=step.skipped, **measures())
+        validated = {} if keep is None else {"val_nll": keep.see(epoch + 1)}
+        ctx.log(epoch=epoch + 1, train_loss=loss, skipped_steps=step.skipped, **validated, **measures())
 
+    kept = {} if keep is None else {"keep": keep}
+    if keep is not None and ctx.checkpoint.load() is None:
+        ctx.log(epoch=0, val_nll=keep.see(0))
     with only_norms_training(problem.network, schedule.bn in ("train", "reestimate")):
         train(
             problem,
@@ -97,15 +104,18 @@ def fine_tune(
             epochs=schedule.epochs,
             batch_size=config.batch_size,
             step=step,
-            stateful={"step": step, **(remembered or {})},
+            stateful={"step": step, **kept, **(remembered or {})},
             after_epoch=after_epoch,
         )
+    if keep is not None:
+        keep.restore()
     if schedule.bn == "reestimate":
         average_statistics(
             problem.network, learner.points, sampler, problem.train, config.batch_size, ctx.seed_for("reestimate")
         )
     require_finite_points(learner.points, learner.advice)
-    return {**schedule.facts(), "skipped_steps": step.skipped, "overflown_steps": step.overflown}
+    facts: dict[str, Fact] = {"skipped_steps": step.skipped, "overflown_steps": step.overflown}
+    return {**schedule.facts(), **facts, **({} if keep is None else keep.facts())}
 
 
 def require_finite_points(points: Points, advice: str) -> None:

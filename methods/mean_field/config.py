@@ -130,8 +130,26 @@ class MeanFieldConfig(FineTuningConfig):
     n_data: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         "auto", description="N of the ELBO; auto: the training examples. Another number tempers the posterior"
     )
-    kl_temperature: float = Field(
-        1.0, gt=0, le=100, description="factor on the KL term; other than 1, the posterior is tempered"
+    prior_scale: Literal["l2", "layer_std"] = Field(
+        "l2",
+        description=(
+            "standard deviation of the prior. l2: 1/sqrt(lambda N), as the base network was regularised. layer_std: "
+            "that of the base network's tensor"
+        ),
+    )
+    kl_temperature: Literal["auto"] | Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0,
+        description=(
+            "factor on the KL term; other than 1, the posterior is tempered. auto: min(1, N / (4 Bayesian weights)), "
+            "for networks with far more weights than there are data"
+        ),
+    )
+    kl_ramp: float = Field(
+        0.0, ge=0, le=1, description="share of the steps in which the KL term rises from a hundredth to its full weight"
+    )
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="epoch that is kept. best: lowest validation NLL (8 draws), the start of the training included",
     )
     extra_mu_decay: float = Field(
         0.0, ge=0, le=100, description="a second L2 coefficient on the Bayesian means, as the released demo has it"

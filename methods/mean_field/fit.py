@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from torch import Tensor
 
@@ -10,6 +11,7 @@ from benchmark import Problem, RunContext
 from methods.finetuning.base_run import Recipe, decaying, recipe_for
 from methods.finetuning.descent import PointDescent, optimiser_for
 from methods.finetuning.flat import Flat
+from methods.finetuning.keep import BestEpoch
 from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
 from methods.finetuning.probe import keep_used
 from methods.finetuning.search import validation
@@ -18,8 +20,8 @@ from methods.mean_field.config import MeanFieldConfig
 from methods.mean_field.estimators.choose import choose_estimator
 from methods.mean_field.learner import Descent, MeanFieldLearner
 from methods.mean_field.posterior import GaussianPosterior
-from methods.mean_field.prior import Prior, log_sd_limits
-from methods.mean_field.rates import log_sd_rates, travel_bound
+from methods.mean_field.prior import Prior, kl_weight, layer_scales, log_sd_limits
+from methods.mean_field.rates import log_sd_rates, ramp, travel_bound
 from methods.mean_field.report import clamped_fraction, kl_facts, tempered
 from methods.mean_field.stages import GaussianFit
 from methods.mean_field.starting import StartingSigma
@@ -53,15 +55,16 @@ class _Fit(GaussianFit):
     def __init__(self, problem: Problem, ctx: RunContext, config: MeanFieldConfig) -> None:
         search_on = validation(problem, "sigma_search", "sigma_init.value") if config.sigma_search else None
         rescale_on = validation(problem, "sigma_rescale") if config.sigma_rescale else None
+        self.keep_on = validation(problem, "keep 'best'") if config.keep == "best" else None
         self.config, self.recipe = config, recipe_for(config, ctx)
         selection = _selection(problem, ctx, config)
-        prior = _prior(problem, config, self.recipe)
+        prior = _prior(problem, config, self.recipe, selection)
         start = StartingSigma(config.sigma_init, prior.log_sd, ctx.seed_for("sigma_init"))
         super().__init__(problem, ctx, selection, prior, start, search_on=search_on, rescale_on=rescale_on)
         self.facts |= {
             "estimator": config.estimator,
             **recipe_facts(self.recipe),
-            **tempered(config.kl_temperature, prior.n_data, problem.n_train),
+            **tempered(prior.temperature, prior.n_data, problem.n_train),
         }
 
     def start_sigma(self) -> None:
@@ -93,6 +96,7 @@ class _Fit(GaussianFit):
             sampler=self.draw,
             remembered={"sigma": self.start, "fallbacks": fallbacks},
             measures=measures,
+            keep=None if self.keep_on is None else BestEpoch(state, partial(self.validate, self.keep_on)),
         )
         if fallbacks:
             log.warning("%s has no formula for %s: one sample per step there.", config.estimator, sorted(fallbacks))
@@ -128,6 +132,7 @@ class _Fit(GaussianFit):
             clamp=config.clamp,
             clip_norm=config.clip_norm,
             extra_decay=config.extra_mu_decay,
+            ramp=ramp(config.kl_ramp, schedule.steps),
         )
 
     def report(self) -> None:
@@ -149,14 +154,17 @@ def _selection(problem: Problem, ctx: RunContext, config: MeanFieldConfig) -> Se
     return keep_used(problem.network, selection, problem.train, ctx.seed_for("probe"))
 
 
-def _prior(problem: Problem, config: MeanFieldConfig, recipe: Recipe) -> Prior:
+def _prior(problem: Problem, config: MeanFieldConfig, recipe: Recipe, selection: Selection) -> Prior:
     """The prior of the settings; its pretrained mean is the network's own parameters, not copied."""
     base = {name: parameter.detach() for name, parameter in problem.network.named_parameters()}
+    bayesian = {name: base[name] for name in selection.bayesian}
+    n_data = problem.n_train if config.n_data == "auto" else config.n_data
     return Prior(
         recipe.l2,
-        problem.n_train if config.n_data == "auto" else config.n_data,
-        config.kl_temperature,
+        n_data,
+        kl_weight(config.kl_temperature, n_data, sum(tensor.numel() for tensor in bayesian.values())),
         base if config.prior_mean == "pretrained" else None,
+        layer_scales(bayesian, recipe.l2, n_data) if config.prior_scale == "layer_std" else None,
     )
 
 

@@ -30,7 +30,7 @@ class MeanFieldLearner(Learner):
 
     log_sd_descent: None keeps psi where it is. clamp: keep psi within `log_sd_limits`. clip_norm: largest global norm
     of the data's gradient of mu and of the points together. extra_decay: an L2 coefficient on mu beside the prior's
-    (see the preset `demo`).
+    (see the preset `demo`). ramp: factor on the KL term by step.
     """
 
     advice = "Try a third of lr_mu, and half of travel."
@@ -48,11 +48,12 @@ class MeanFieldLearner(Learner):
         clamp: bool = True,
         clip_norm: float | None = None,
         extra_decay: float = 0.0,
+        ramp: Rate = lambda t: 1.0,
     ) -> None:
         super().__init__(network, state.points)
         self.state, self.prior, self.estimator = state, prior, estimator
         self._point_descent, self._mean_descent, self._log_sd_descent = point_descent, mean_descent, log_sd_descent
-        self._clamp, self._clip_norm, self._extra_decay = clamp, clip_norm, extra_decay
+        self._clamp, self._clip_norm, self._extra_decay, self._ramp = clamp, clip_norm, extra_decay, ramp
 
     def begin(self) -> None:
         self.estimator.begin()
@@ -69,14 +70,14 @@ class MeanFieldLearner(Learner):
         if self._log_sd_descent is not None:
             psi = self.state.psi.flat
             psi.grad = self.estimator.log_sd_gradient()
-            self.prior.add_log_sd_gradient(psi.grad, psi)
+            self.prior.add_log_sd_gradients(psi.grad, self.state.psi, self._ramp(t))
             self._log_sd_descent.optimiser.step(self._log_sd_descent.rate(t), found_inf)
             if self._clamp:
                 psi.clamp_(*log_sd_limits(self.prior))
         if self._clip_norm is not None:
             points = [leaf.grad for leaf in self._point_descent.leaves() if leaf.grad is not None]
             clip([*gradients, *points], self._clip_norm)
-        self.prior.add_mean_gradient(gradients, self.state.mu.views)
+        self.prior.add_mean_gradient(gradients, self.state.mu.views, self._ramp(t))
         means = list(self.state.mu.views.values())
         if self._extra_decay:
             torch._foreach_add_(gradients, means, alpha=self._extra_decay)

@@ -12,6 +12,7 @@ PEAK_CAP = 0.05
 END_FRACTION = 0.1
 MILESTONES = (0.25, 0.5, 0.75)
 MOMENTUM = 0.9
+RAMP_START = 0.01
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,16 @@ def log_sd_rates(config: MeanFieldConfig, steps: int) -> Rate | None:
     if config.schedule_psi == "cosine":
         return lambda t: cosine(t, steps, peak, END_FRACTION * peak)
     return lambda t: peak
+
+
+def ramp(share: float, steps: int) -> Rate:
+    """t -> factor on the KL term: linear from 0.01 to 1 over the first `share` of the steps, then 1."""
+    rising = share * steps
+
+    def factor(t: int) -> float:
+        return 1.0 if t >= rising else RAMP_START + (1 - RAMP_START) * t / rising
+
+    return factor
 
 
 def travel_bound(config: MeanFieldConfig, rate: Rate | None, steps: int, n_data: int) -> float:

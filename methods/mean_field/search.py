@@ -61,13 +61,10 @@ def rescale_sigma(around: Around, log_sd: Tensor, val: Split) -> float:
     """The common factor on sigma with the lowest validation NLL, when its paired per-example gain over factor 1 is
     more than two standard errors; else 1. log_sd: flat (D,), in the order of `around.mean`."""
 
-    def noise(flat: Tensor, generator: torch.Generator) -> None:
-        standard_normal(flat, generator)
-        for part, psi in chunks(flat, log_sd):
-            part.mul_(psi.exp())
-
     factors = (1.0, *FACTORS)
-    scores = label_log_probs(around, noise, [[factor] * len(around.mean.views) for factor in factors], val)
+    scores = label_log_probs(
+        around, deviates_of(log_sd), [[factor] * len(around.mean.views) for factor in factors], val
+    )
     gains = scores - scores[0]  # (7, n)
     best = int(gains.mean(dim=1).argmax())
     return factors[best] if is_significant(gains[best]) else 1.0
@@ -83,6 +80,17 @@ def is_significant(gain: Tensor) -> bool:
 def standard_normal(flat: Tensor, generator: torch.Generator) -> None:
     """`Noise` of unit variance."""
     flat.normal_(generator=generator)
+
+
+def deviates_of(log_sd: Tensor) -> Noise:
+    """`Noise` of deviations exp(log_sd), flat (D,)."""
+
+    def noise(flat: Tensor, generator: torch.Generator) -> None:
+        standard_normal(flat, generator)
+        for part, psi in chunks(flat, log_sd):
+            part.mul_(psi.exp())
+
+    return noise
 
 
 def label_log_probs(around: Around, noise: Noise, scales: Sequence[Sequence[float]], val: Split) -> Tensor:

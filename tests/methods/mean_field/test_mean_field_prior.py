@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from mean_field_cases import double, oracle
 
 from methods.finetuning.flat import CHUNK, Flat
-from methods.mean_field.prior import Prior
+from methods.mean_field.prior import Prior, kl_weight, layer_scales
+from methods.mean_field.rates import ramp
 
 
 def prior_of(inputs: dict) -> Prior:
@@ -96,3 +97,55 @@ def test_kl_without_one_dimensional_tensors_leaves_exactly_those_out():
 def test_an_empty_bayesian_set_adds_nothing():
     Prior(0.1, 10).add_mean_gradient([], {})
     assert Prior(0.1, 10).kl_over_n(Flat.copy_of({}), Flat.copy_of({})) == (0.0, 0.0)
+
+
+def test_tensors_of_different_priors_have_their_own_gradients_and_divergences():
+    generator = torch.Generator().manual_seed(0)
+    scales = {"one": 0.25, "two": 2.0}
+    mu = Flat.copy_of({name: torch.randn(3, 2, dtype=torch.float64, generator=generator) for name in scales})
+    psi = Flat.copy_of({name: torch.randn(3, 2, dtype=torch.float64, generator=generator) - 2 for name in scales})
+    leaves = {
+        name: (mu.views[name].clone().requires_grad_(), psi.views[name].clone().requires_grad_()) for name in scales
+    }
+    total = torch.zeros((), dtype=torch.float64)
+    for name, (mean, log_sd) in leaves.items():
+        q, p = (
+            torch.distributions.Normal(mean, log_sd.exp()),
+            torch.distributions.Normal(0.0, torch.tensor(scales[name]).double()),
+        )
+        total = total + torch.distributions.kl_divergence(q, p).sum()
+    (0.25 * 0.5 * total / 50).backward()
+    prior = Prior(0.1, 50, 0.25, scales=scales)
+    g_mu = [torch.zeros(3, 2, dtype=torch.float64) for _ in scales]
+    g_psi = torch.zeros(12, dtype=torch.float64)
+    prior.add_mean_gradient(g_mu, mu.views, 0.5)
+    prior.add_log_sd_gradients(g_psi, psi, 0.5)
+    assert prior.kl_over_n(mu, psi)[0] == pytest.approx(float(total.detach()) / 50, rel=1e-12)
+    for got, (mean, _) in zip(g_mu, leaves.values(), strict=True):
+        assert torch.allclose(got, mean.grad, rtol=1e-12)
+    assert torch.allclose(g_psi, torch.cat([log_sd.grad.view(-1) for _, log_sd in leaves.values()]), rtol=1e-12)
+    assert prior.log_sd == pytest.approx(math.log(2.0))
+
+
+def test_one_prior_for_all_tensors_is_the_same_flat_as_tensor_by_tensor():
+    psi = Flat.copy_of({"a": torch.randn(5), "b": torch.randn(3)})
+    together, apart = torch.zeros(8), torch.zeros(8)
+    Prior(0.1, 10).add_log_sd_gradients(together, psi)
+    Prior(0.1, 10, scales=dict.fromkeys("ab", 1.0)).add_log_sd_gradients(apart, psi)
+    assert torch.allclose(together, apart)
+
+
+def test_the_scale_of_a_layer_is_the_standard_deviation_of_its_weights_unless_it_is_constant():
+    tensors = {"varied": torch.tensor([[-1.0, 1.0], [3.0, 1.0]]), "constant": torch.ones(2, 2)}
+    assert layer_scales(tensors, 0.01, 25) == pytest.approx({"varied": math.sqrt(2), "constant": 2.0})
+
+
+def test_the_automatic_weight_of_the_divergence_falls_with_the_number_of_weights():
+    assert [kl_weight("auto", 100, weights) for weights in (10, 25, 250)] == [1.0, 1.0, 0.1]
+    assert kl_weight(0.3, 100, 10**6) == 0.3
+
+
+def test_the_ramp_rises_from_a_hundredth_to_one_over_its_share_of_the_steps():
+    factor = ramp(0.2, 50)
+    assert [factor(t) for t in (0, 5, 10, 49)] == [0.01, pytest.approx(0.505), 1.0, 1.0]
+    assert ramp(0.0, 50)(0) == 1.0

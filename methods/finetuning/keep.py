@@ -1,0 +1,64 @@
+"""The epoch that is kept: of lowest validation NLL, the start of the training included."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmark import Fact
+from methods.training import Stateful
+
+
+class BestEpoch:
+    """Keeps a copy of `state` as it was after the epoch of lowest `nll`, of equal ones the first. Part of checkpoints.
+
+    nll: validates `state` as it stands; the same noise at every call makes epochs comparable. An NLL that is not
+    finite is never the lowest.
+    """
+
+    def __init__(self, state: Stateful, nll: Callable[[], float]) -> None:
+        self._state, self._nll = state, nll
+        self._kept: Any = None
+        self.epoch = -1
+        self.lowest = math.inf
+
+    @property
+    def seen(self) -> bool:
+        """Whether any epoch was looked at."""
+        return self.epoch >= 0
+
+    def see(self, epoch: int) -> float:
+        """Look at the state after `epoch`, 0 being before the first step; its NLL."""
+        nll = self._nll()
+        if not self.seen or nll < self.lowest:
+            self.epoch, self.lowest = epoch, nll if math.isfinite(nll) else math.inf
+            self._kept = _copied(self._state.state_dict())
+        return nll
+
+    def restore(self) -> None:
+        """Put the kept copy into the state."""
+        self._state.load_state_dict(self._kept)
+
+    def facts(self) -> dict[str, Fact]:
+        """epoch_kept, val_nll_kept."""
+        return {"epoch_kept": self.epoch, "val_nll_kept": self.lowest}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "lowest": self.lowest, "kept": self._kept}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.epoch, self.lowest, self._kept = saved["epoch"], saved["lowest"], saved["kept"]
+
+
+@torch.no_grad()
+def _copied(tree: Any) -> Any:
+    """A deep copy of a state: dicts and lists of tensors and plain values."""
+    if isinstance(tree, Tensor):
+        return tree.detach().clone()
+    if isinstance(tree, dict):
+        return {key: _copied(value) for key, value in tree.items()}
+    return [_copied(value) for value in tree] if isinstance(tree, list) else tree
