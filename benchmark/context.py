@@ -22,6 +22,8 @@ from benchmark.checkpoint import (
 )
 from benchmark.contracts import Checkpoints, NeededRun
 from benchmark.errors import Diverged
+from benchmark.figures import remove_figures, write_figure
+from benchmark.runfolder import FIGURES
 from benchmark.seeds import seed_everything, seed_from
 
 PROGRESS_SECONDS = 0.5
@@ -29,7 +31,7 @@ log = logging.getLogger("bnnbench")
 
 
 class Context:
-    """`RunContext` over a folder: `folder/checkpoint/` and `folder/history.jsonl`.
+    """`RunContext` over a folder: `folder/checkpoint/`, `folder/history.jsonl` and `folder/figures/`.
 
     components: what seeds are hashed from, e.g. ("digits", "resnet20", "map", 0).
     lineage: needed run -> digest of its posterior; a checkpoint that started from others is passed over.
@@ -58,6 +60,9 @@ class Context:
         self._generators: dict[str, torch.Generator] = {}
         self._saved_generators: dict[str, torch.Tensor] = {}
         self._history = _History(folder / "history.jsonl")
+        self._figures = folder / FIGURES
+        self._figures_are_own = False
+        self._before_save = before_save
         self._on_progress = on_progress
         self._next_progress = 0.0
         self.checkpoint: Checkpoints = PeriodicCheckpoints(
@@ -92,6 +97,13 @@ class Context:
     def log(self, **values: float | int | str) -> None:
         self._history.append(values)
 
+    def figure(self, name: str, svg: str, caption: str) -> None:
+        self._before_save()
+        if not self._figures_are_own:  # as for the history: a fresh start replaces what an earlier attempt left
+            remove_figures(self._figures)
+            self._figures_are_own = True
+        write_figure(self._figures, name, svg, caption)
+
     def close(self) -> None:
         """Flush and close the history."""
         self._history.close()
@@ -120,6 +132,7 @@ class Context:
         np.random.set_state(_numpy_from(saved["numpy"]))  # noqa: NPY002
         random.setstate(_python_from(saved["python"]))
         self._history.rewind(saved["history_bytes"])
+        self._figures_are_own = True
         state: dict[str, Any] = saved["state"]
         return state
 

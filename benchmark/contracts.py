@@ -109,12 +109,16 @@ class Posterior(ABC):
 
 @dataclass(frozen=True)
 class NeededRun:
-    """A finished run that a method starts from, as `RunContext.needed` hands it over."""
+    """A finished run that a method starts from, as `RunContext.needed` hands it over.
+
+    seconds: what its `fit` took, over all attempts.
+    """
 
     method: str
     config: Mapping[str, Any]
     facts: Mapping[str, Fact]
     posterior: Posterior
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,16 @@ class RunContext(Protocol):
 
     def log(self, **values: float | int | str) -> None:
         """Append one record to the run's history (`history.jsonl`); rewound when a checkpoint is loaded."""
+
+    def figure(self, name: str, svg: str, caption: str) -> None:
+        """Keep a figure of the fit as `figures/NAME.svg`; the HTML leaderboard shows it. Again under a name: replaced.
+
+        name: lower-case letters, digits, - and _. svg: the text of an SVG image of less than 2 MB, without scripts and
+        without references to anything outside of itself. caption: plain text, what is to be seen.
+
+        Raises:
+            PluginError: it is none of this.
+        """
 
 
 class Method(ABC):

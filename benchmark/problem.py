@@ -128,7 +128,8 @@ def _needed_run(folder: RunFolder, device: torch.device) -> NeededRun:
         )
     spec = folder.spec()
     posterior = decode_posterior(folder, spec, device, expected=result["posterior"]["sha256"])
-    return NeededRun(spec.method.name, spec.method.config, result["facts"], posterior)
+    seconds = result["metrics"]["train_seconds"]["value"]
+    return NeededRun(spec.method.name, spec.method.config, result["facts"], posterior, seconds)
 
 
 def decode_posterior(folder: RunFolder, spec: RunSpec, device: torch.device, expected: str | None = None) -> Posterior:

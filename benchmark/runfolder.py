@@ -12,6 +12,7 @@
         products/          what `archive` moved away: files of the run up to this attempt
     checkpoint/            saved states of `fit`, the two newest
     history.jsonl          the method's own log; absent when the method logs nothing
+    figures/               figures that the method made of its fit, NAME.svg; absent when it makes none
     posterior.bin          products of `fit`: the bytes that are counted,
     before.npz                 predictions before encoding (only when encoding changed the draws),
     fit.json                   and facts, seconds and sizes; written last
@@ -55,6 +56,7 @@ UNFINISHED = ("new", "lost", "killed", "timeout", "corrupt")
 """States that `run` goes on with by itself: nothing is wrong with the run, only with what happened to it."""
 FAILURES = ("failed", "oom", "diverged", "timeout", "killed", "lost", "skipped")
 ARCHIVE = "products"
+FIGURES = "figures"
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,9 @@ class RunFolder:
     def _sweep(self) -> None:
         """Remove the half-written neighbours of products that a killed attempt left behind."""
         names = [f".{name}.*.tmp" for name in (*FITTED, *EVALUATED)]
-        checkpoints = self.path / "checkpoint"
+        checkpoints, figures = self.path / "checkpoint", self.path / FIGURES
         for path in [*(path for name in names for path in self.path.glob(name)), *checkpoints.glob(".*.tmp"),
-                     *checkpoints.glob("*.new")]:  # fmt: skip
+                     *checkpoints.glob("*.new"), *figures.glob(".*.tmp")]:  # fmt: skip
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -207,11 +209,8 @@ class RunFolder:
             return
         target = attempts[-1] / ARCHIVE
         target.mkdir(exist_ok=True)
-        for name in (
-            "result.json",
-            *PRODUCTS,
-            "history.jsonl",
-        ):  # the result first: without it nothing is taken for whole
+        # The result first: without it nothing is taken for whole.
+        for name in ("result.json", *PRODUCTS, "history.jsonl", FIGURES):
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self.file(name), target / name)
         shutil.rmtree(self.path / "checkpoint", ignore_errors=True)

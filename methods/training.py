@@ -62,6 +62,13 @@ def train(
         _offer(ctx, stateful, done, losses, stopped)
 
 
+def saved_part(ctx: RunContext, name: str) -> Any:
+    """What the checkpoint holds of `stateful[name]` of `train`; None at a first start. For parts that have to be built
+    from it before they can be restored."""
+    saved = ctx.checkpoint.load()
+    return None if saved is None else saved["parts"][name]
+
+
 def _restore(ctx: RunContext, stateful: Mapping[str, Stateful]) -> tuple[int, list[Tensor], bool]:
     saved = ctx.checkpoint.load()
     if saved is None:

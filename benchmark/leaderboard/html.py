@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.errors import CorruptFile
+from benchmark.figures import read_figures
 from benchmark.leaderboard import text
 from benchmark.leaderboard.cell import Cell
 from benchmark.leaderboard.columns import FLOORS, Column, column
@@ -21,7 +24,10 @@ TEMPLATE = Path(__file__).with_name("leaderboard.html.j2")
 
 
 def as_html(leaderboard: Leaderboard) -> str:
-    """Tables with values of single seeds to unfold, runs without a result, definitions of metrics, provenance."""
+    """Tables with values of single seeds to unfold, runs without a result, definitions of metrics, provenance.
+
+    The figures of the first finished seed of each row are read from its run folder and become part of the file.
+    """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -66,11 +72,23 @@ def _hover(cell: Cell) -> str:
 
 
 @dataclass(frozen=True)
+class _Figure:
+    """A figure ready for the template. uri: the image itself; shown as an image, nothing in it can run."""
+
+    uri: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class _Seed:
-    """One run of a row, ready for the template. `cells` are (text, hover) by column."""
+    """One run of a row, ready for the template. `cells` are (text, hover) by column. figure_note: why there is no
+    figure although there should be one."""
 
     record: Record
     cells: list[tuple[str, str]]
+    figures: list[_Figure]
+    figure_note: str = ""
 
 
 def _seeds(table: Table, row: Row) -> list[_Seed]:
@@ -79,7 +97,29 @@ def _seeds(table: Table, row: Row) -> list[_Seed]:
         error = f"{value.value!r}, test-set standard error {value.se:.2g}" if value.se is not None else value.reason
         return text.seed_text(name, value), error
 
-    return [_Seed(record, [one(i, each.name) for each in table.columns]) for i, record in enumerate(row.records)]
+    shown = next((record for record in row.records if record.finished), None)  # those of all seeds would be too much
+    seeds = []
+    for i, record in enumerate(row.records):
+        figures, note = _figures(row, record) if record is shown else ([], "")
+        seeds.append(_Seed(record, [one(i, each.name) for each in table.columns], figures, note))
+    return seeds
+
+
+def _figures(row: Row, record: Record) -> tuple[list[_Figure], str]:
+    """The figures of a run; none of them, and what is wrong, when one is damaged."""
+    if record.figures is None:
+        return [], ""
+    try:
+        found = read_figures(record.figures)
+    except CorruptFile as error:
+        return [], str(error)
+    place = f"{row.label} on {row.network}, seed {record.spec.seed}"
+    return [
+        _Figure(
+            f"data:image/svg+xml;base64,{base64.b64encode(each.svg).decode()}", f"{each.name}: {place}", each.caption
+        )
+        for each in found
+    ], ""
 
 
 @dataclass(frozen=True)

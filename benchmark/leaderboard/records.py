@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmark.errors import CorruptFile
 from benchmark.files import canonical_json
 from benchmark.identity import Part, RunSpec
 from benchmark.leaderboard.pause import without_garbage_collection
-from benchmark.runfolder import RESULT_SCHEMA, State
+from benchmark.runfolder import FIGURES, RESULT_SCHEMA, State
 from benchmark.store import Status, Store
 
 FINISHED = ("done", "stale")
@@ -26,6 +27,7 @@ class Record:
     lineage: digest of how those runs were made, seeds left out, so that two rows whose base networks differ are not
         taken for one; empty without needs, None when a needed run cannot be read.
     detail: what the last attempt left behind when there is no result: phase, type, message, last_lines.
+    figures: the folder of the figures that the method made of its fit, which need not exist; None: none can.
     """
 
     spec: RunSpec
@@ -35,6 +37,7 @@ class Record:
     base_seconds: float | None = 0.0
     lineage: str | None = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
+    figures: Path | None = None
 
     @property
     def run(self) -> str:
@@ -91,7 +94,8 @@ def _record(spec: RunSpec, status: Status, needs: _Needs) -> Record:
     problem = unreadable(state.detail)
     if problem:
         return Record(spec, "corrupt", problem, None, base, lineage, {"message": problem})
-    return Record(spec, status.name, status.note, state.detail, base, lineage)
+    figures = needs.store.folder(spec.id).file(FIGURES)
+    return Record(spec, status.name, status.note, state.detail, base, lineage, figures=figures)
 
 
 def unreadable(result: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -12,6 +13,14 @@ from methods.optimisers import Adam, Group, Optimiser, Sgd
 
 Rate = Callable[[int], float]
 """Step t = 0 .. T-1 -> learning rate."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """An optimiser without weight decay, and its learning rate by step."""
+
+    optimiser: Optimiser
+    rate: Rate
 
 
 class Trainable(Protocol):

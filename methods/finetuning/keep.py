@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from benchmark import Fact
+from benchmark import Fact, Problem, Split
 from methods.training import Stateful
+
+log = logging.getLogger("bnnbench")
+
+
+def keeper(
+    problem: Problem, keep: Literal["last", "best"], state: Stateful, nll: Callable[[Split], float]
+) -> BestEpoch | None:
+    """What keeps the best epoch; None where the last one is kept: as asked, or for want of validation data.
+
+    nll: validates `state` as it stands on the validation split.
+    """
+    if keep == "best" and problem.val is None:
+        log.warning("There are no validation data to choose an epoch by: the last one is kept.")
+    if keep == "last" or problem.val is None:
+        return None
+    return BestEpoch(state, partial(nll, problem.val))
 
 
 class BestEpoch:

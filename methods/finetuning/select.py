@@ -96,14 +96,15 @@ def select_nothing(network: nn.Module) -> Selection:
     )
 
 
-def only_layers(network: nn.Module, selection: Selection) -> Selection:
-    """The selection with no Bayesian parameter but the weights of linear and convolutional layers; what else it had is
-    trained as points.
+def only_layers(network: nn.Module, selection: Selection, *, attention: bool = False) -> Selection:
+    """The selection with no Bayesian parameter but the weights of linear and convolutional layers, and with `attention`
+    those of `nn.MultiheadAttention`; what else it had is trained as points.
 
     Raises:
         ConfigError: it has no such weight.
     """
-    weights = _owned_by(network, LAYERS, matrices_only=True)
+    owners = (*LAYERS, nn.MultiheadAttention) if attention else LAYERS
+    weights = _owned_by(network, owners, matrices_only=True)
     chosen = tuple(name for name in selection.bayesian if name in weights)
     if not chosen:
         raise ConfigError(

@@ -19,20 +19,26 @@ Sampler = Callable[[torch.Generator], Mapping[str, Tensor]]
 
 @torch.no_grad()
 def average_statistics(
-    network: nn.Module, points: Points, sampler: Sampler, split: Split, batch_size: int, seed: int
+    network: nn.Module,
+    points: Points,
+    sampler: Sampler,
+    split: Split,
+    batch_size: int,
+    seed: int,
+    batches: int = BATCHES,
 ) -> None:
-    """Replace the running statistics in `points.buffers` by their plain average over 100 training batches, each seen
-    by a weight sample of its own."""
+    """Replace the running statistics in `points.buffers` by their plain average over `batches` training batches, each
+    seen by a weight sample of its own."""
     _reset(network, points)
     order = torch.Generator().manual_seed(seed_from(seed, "order"))
     noise = torch.Generator(split.inputs.device).manual_seed(seed_from(seed, "noise"))
     done = 0
     with only_norms_training(network, True), averaging(network):
-        while done < BATCHES:
+        while done < batches:
             for inputs, _ in split.training_batches(batch_size, order):
                 forward(network, {**points.tensors(), **sampler(noise)}, inputs)
                 done += 1
-                if done == BATCHES:
+                if done == batches:
                     break
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 
 from torch import Tensor
 
 from benchmark import Problem, RunContext
 from methods.finetuning.base_run import Recipe, decaying, recipe_for
-from methods.finetuning.descent import PointDescent, optimiser_for
+from methods.finetuning.descent import Descent, PointDescent, optimiser_for
 from methods.finetuning.flat import Flat
-from methods.finetuning.keep import BestEpoch
+from methods.finetuning.keep import keeper
 from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
 from methods.finetuning.probe import keep_used
 from methods.finetuning.search import validation
 from methods.finetuning.select import Selection, select
 from methods.mean_field.config import MeanFieldConfig
 from methods.mean_field.estimators.choose import choose_estimator
-from methods.mean_field.learner import Descent, MeanFieldLearner
+from methods.mean_field.learner import MeanFieldLearner
 from methods.mean_field.posterior import GaussianPosterior
 from methods.mean_field.prior import Prior, kl_weight, layer_scales, log_sd_limits
 from methods.mean_field.rates import log_sd_rates, ramp, travel_bound
@@ -55,7 +54,6 @@ class _Fit(GaussianFit):
     def __init__(self, problem: Problem, ctx: RunContext, config: MeanFieldConfig) -> None:
         search_on = validation(problem, "sigma_search", "sigma_init.value") if config.sigma_search else None
         rescale_on = validation(problem, "sigma_rescale") if config.sigma_rescale else None
-        self.keep_on = validation(problem, "keep 'best'") if config.keep == "best" else None
         self.config, self.recipe = config, recipe_for(config, ctx)
         selection = _selection(problem, ctx, config)
         prior = _prior(problem, config, self.recipe, selection)
@@ -96,7 +94,7 @@ class _Fit(GaussianFit):
             sampler=self.draw,
             remembered={"sigma": self.start, "fallbacks": fallbacks},
             measures=measures,
-            keep=None if self.keep_on is None else BestEpoch(state, partial(self.validate, self.keep_on)),
+            keep=keeper(self.problem, config.keep, state, self.validate),
         )
         if fallbacks:
             log.warning("%s has no formula for %s: one sample per step there.", config.estimator, sorted(fallbacks))

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from methods.finetuning.descent import PointDescent, Rate, clip
+from methods.finetuning.descent import Descent, PointDescent, Rate, clip
 from methods.finetuning.step import Learner
 from methods.mean_field.estimators.estimator import Estimator
 from methods.mean_field.prior import Prior, log_sd_limits
 from methods.mean_field.state import MeanFieldState
-from methods.optimisers import Optimiser
-
-
-@dataclass(frozen=True)
-class Descent:
-    """An optimiser without weight decay, and its learning rate by step."""
-
-    optimiser: Optimiser
-    rate: Rate
 
 
 class MeanFieldLearner(Learner):

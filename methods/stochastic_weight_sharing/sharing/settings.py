@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,8 @@ from benchmark import Config
 
 MOST_COMPONENTS = 65_535
 """Labels are stored as 16-bit numbers."""
+MOST_CELLS = 1 << 22
+"""Of the grid, with nine sums each: 300 MB."""
 
 Components = Annotated[int, Field(ge=1, le=MOST_COMPONENTS)]
 
@@ -44,7 +47,7 @@ class SharingSettings(Config):
     )
     em_iterations: int = Field(20, ge=1, le=10_000, description="gmm: most EM iterations")
     grid: tuple[Annotated[int, Field(ge=2, le=65_536)], Annotated[int, Field(ge=2, le=65_536)]] = Field(
-        (2048, 64), description="cells that points are binned into, along mu and along ln sigma"
+        (2048, 64), description="cells that points are binned into, along mu and along ln sigma; at most 2^22 in all"
     )
     outliers: Literal["kl", "gradient"] = Field(
         "kl",
@@ -87,6 +90,15 @@ class SharingSettings(Config):
             )
         if isinstance(self.components, int) and isinstance(self.components_init, int):
             self._check_start(self.components, self.components_init)
+        return self
+
+    @model_validator(mode="after")
+    def _grid_fits_into_memory(self) -> SharingSettings:
+        if math.prod(self.grid) > MOST_CELLS:
+            raise ValueError(
+                f"grid {list(self.grid)} has {math.prod(self.grid):,} cells; legal: at most {MOST_CELLS:,}, as in "
+                "[16384, 256]"
+            )
         return self
 
     def _check_start(self, components: int, start: int) -> None:

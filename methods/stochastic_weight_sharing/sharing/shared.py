@@ -53,7 +53,8 @@ class Shared:
 
     shapes: the tensors. scale: r by name. labels: (N,) uint8 if K <= 256, else int32; 0 for outliers, which are not
     members of anything. clusters: moments of the members (K clusters, none empty), float64. ellipses: those blended.
-    facts: what the row tells about the sharing.
+    beyond: flat indices, int64, rising, of the inliers outside of their cluster's ellipse, blended or not. facts: what
+    the row tells about the sharing.
     """
 
     shapes: dict[str, torch.Size]
@@ -62,6 +63,7 @@ class Shared:
     clusters: Moments
     outliers: Outliers
     ellipses: Ellipses
+    beyond: Tensor
     facts: dict[str, Fact] = field(default_factory=dict)
 
     @property

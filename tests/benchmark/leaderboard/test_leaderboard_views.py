@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import difflib
 import html.parser
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from leaderboard_cases import done, failed, over_seeds, spec, study
 
+from benchmark.figures import write_figure
 from benchmark.leaderboard import (
     Leaderboard,
+    Record,
     as_csv,
     as_html,
     as_json,
@@ -194,3 +198,35 @@ def test_a_temperature_at_the_end_of_its_range_is_marked_and_explained() -> None
     assert "0.2748§" in shown
     assert "§ the temperature is at the end of its range" in shown
     assert "0.0400§" not in shown
+
+
+def with_figures(folder: Path, seeds: int) -> list[Record]:
+    records = over_seeds("mean_field", [0.3] * seeds)
+    for seed in range(seeds):
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg"><text>picture {seed}</text></svg>'
+        write_figure(folder / str(seed), "plane", svg, f"{HOSTILE} of seed {seed}")
+    return [replace(record, figures=folder / str(record.spec.seed)) for record in records]
+
+
+def test_html_embeds_the_figures_of_the_first_finished_seed_as_images_with_caption_and_alt_text(tmp_path: Path) -> None:
+    first, *others = with_figures(tmp_path, 3)
+    failed_first = replace(failed(first.spec), figures=first.figures)
+    for records, seed in (([first, *others], 0), ([failed_first, *others], 1)):
+        text = as_html(build(records))
+        page = Page(text)
+        assert page.open == []
+        assert page.scripts == 1
+        images = [each for each in page.references if each.startswith("data:image/svg+xml;base64,")]
+        assert [base64.b64decode(each.partition(",")[2]) for each in images] == [
+            (tmp_path / str(seed) / "plane.svg").read_bytes()
+        ]
+        assert f"{HOSTILE} of seed {seed}" in page.text
+        assert f'alt="plane: mean_field on resnet18, seed {seed}"' in text
+
+
+def test_a_damaged_figure_is_told_in_the_report_and_costs_nothing_else(tmp_path: Path) -> None:
+    records = with_figures(tmp_path, 1)
+    (tmp_path / "0" / "plane.svg").write_text("<svg")
+    page = Page(as_html(build(records)))
+    assert "plane.svg is damaged" in page.text
+    assert "0.3000" in page.text

@@ -12,13 +12,13 @@ from small_problems import context_of, problem_of, with_statistics
 from torch import Tensor, nn
 
 from benchmark import Context, Problem
-from methods.finetuning.descent import PointDescent, optimiser_for
+from methods.finetuning.descent import Descent, PointDescent, optimiser_for
 from methods.finetuning.modes import only_norms_training
 from methods.finetuning.precision import Precision
 from methods.finetuning.select import Selection, select
 from methods.finetuning.step import Step
 from methods.mean_field.estimators.choose import Name, choose_estimator
-from methods.mean_field.learner import Descent, MeanFieldLearner
+from methods.mean_field.learner import MeanFieldLearner
 from methods.mean_field.prior import Prior
 from methods.mean_field.state import MeanFieldState
 from methods.optimisers import Adam, Group

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import torch
 from mean_field_cases import context, problem
 
-from benchmark import ConfigError
 from benchmark.errors import Interrupted
 from methods.mean_field import MeanField
 
@@ -70,6 +68,6 @@ def test_stopping_after_any_step_changes_no_bit_of_the_kept_epoch(tmp_path):
     assert (tmp_path / "parts" / "history.jsonl").read_bytes() == history
 
 
-def test_keeping_the_best_epoch_without_validation_data_says_how_to_get_some(tmp_path):
-    with pytest.raises(ConfigError, match=r"keep 'best'.*no validation split"):
-        fit(tmp_path, QUICK, made=problem(val=None))
+def test_without_validation_data_the_last_epoch_is_kept_with_a_warning(tmp_path, caplog):
+    assert fit(tmp_path, QUICK, made=problem(val=None)).facts()["epoch_kept"] == 3
+    assert "no validation data" in caplog.text

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from benchmark.metrics.ece import calibration_error
-from methods.finetuning.descent import PointDescent
+from methods.finetuning.descent import Descent, PointDescent
 from methods.finetuning.flat import Flat
 from methods.finetuning.loop import Schedule
 from methods.finetuning.precision import Precision
@@ -22,7 +22,7 @@ from methods.mean_field import MeanField
 from methods.mean_field.config import MeanFieldConfig
 from methods.mean_field.estimators.exemplar import Exemplar
 from methods.mean_field.estimators.ruled import GaussianRule, Ruled
-from methods.mean_field.learner import Descent, MeanFieldLearner
+from methods.mean_field.learner import MeanFieldLearner
 from methods.mean_field.presets import PRESETS
 from methods.mean_field.prior import Prior
 from methods.mean_field.rates import log_sd_rates, travel_bound

@@ -1,0 +1,301 @@
+"""`2dgbnn`, from the Gaussians of a needed run to the posterior: share, fine-tune what is shared, report."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from benchmark import ConfigError, Fact, Problem, RunContext, Split, Weights, evaluating, forward, weights_of
+from methods.finetuning.base_run import decaying, recipe_for
+from methods.finetuning.descent import Descent, PointDescent, optimiser_for
+from methods.finetuning.keep import keeper
+from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
+from methods.finetuning.points import Points, floating
+from methods.finetuning.probe import keep_used
+from methods.finetuning.search import averaged_label_log_probs, scan_batch
+from methods.finetuning.statistics import average_statistics
+from methods.mean_field.prior import Prior, kl_weight, layer_scales
+from methods.mean_field.report import tempered
+from methods.optimisers import Adam, Group
+from methods.stochastic_weight_sharing.config import WeightSharingConfig
+from methods.stochastic_weight_sharing.figure import plane_figure
+from methods.stochastic_weight_sharing.gradients import epoch_gradients
+from methods.stochastic_weight_sharing.learner import SharingLearner
+from methods.stochastic_weight_sharing.posterior import SharedPosterior
+from methods.stochastic_weight_sharing.prior import Divergence, SharingPrior
+from methods.stochastic_weight_sharing.scope import in_scope, selection_of, varying
+from methods.stochastic_weight_sharing.sharing.plane import Plane
+from methods.stochastic_weight_sharing.sharing.share import Gradients, share
+from methods.stochastic_weight_sharing.sharing.shared import Shared
+from methods.stochastic_weight_sharing.source import around_base, gaussians_of
+from methods.stochastic_weight_sharing.state import SharedState
+from methods.training import cosine, saved_part
+
+log = logging.getLogger("bnnbench")
+
+VALIDATION_DRAWS = 8
+REFRESH_PASSES = 2
+CAPTION = (
+    "Weights before sharing, in the plane of their means and standard deviations (in units of their tensor's standard "
+    "deviation, but for scope global): density, the Gaussians that they share as 95 % ellipses, ellipse points and "
+    "outliers."
+)
+
+
+def fit_weight_sharing(problem: Problem, ctx: RunContext, config: WeightSharingConfig) -> SharedPosterior:
+    """The fitted posterior; the problem's network is left as it was.
+
+    Raises:
+        ConfigError: no base run; no weight in scope, or the network ignores replaced weights; a source without a
+            spread; all weights outliers.
+        Diverged: a number of the source is not finite, or the loss stays so.
+        MissingPackage: backend cuml where cuML is not installed.
+    """
+    fit = _Fit(problem, ctx, config)
+    fit.start()
+    if config.epochs > 0:
+        fit.train()
+    return fit.posterior()
+
+
+class _Record:
+    """Facts that are known before the first step. Part of checkpoints."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Fact] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"facts": dict(self.facts)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self.facts = dict(saved["facts"])
+
+
+class _Trained:
+    """What training changes of a state: no labels. For the copy of the best epoch."""
+
+    def __init__(self, state: SharedState) -> None:
+        self._state = state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"gaussians": self._state.gaussians.trained(), "points": self._state.points.state_dict()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        self._state.load_state_dict(saved)
+
+
+class _Fit:
+    """What the stages of one fit share."""
+
+    state: SharedState
+
+    def __init__(self, problem: Problem, ctx: RunContext, config: WeightSharingConfig) -> None:
+        self.problem, self.ctx, self.config, self.network = problem, ctx, config, problem.network
+        self.recipe = recipe_for(config, ctx)
+        self.base = {name: floating(parameter.detach()) for name, parameter in self.network.named_parameters()}
+        self.mean, sigma = self._source()
+        chosen = [name for name in in_scope(self.network) if name in sigma]
+        deviations = {name: float(self.base[name].double().std(correction=0)) for name in chosen}
+        selection = selection_of(self.network, varying(tuple(chosen), deviations))
+        self.selection = keep_used(self.network, selection, problem.train, ctx.seed_for("probe"))
+        self.scale = {name: deviations[name] for name in self.selection.bayesian}
+        self.sigma = {name: sigma[name] for name in self.selection.bayesian}
+        self.prior = self._prior()
+        self.record = _Record()
+        self.facts: dict[str, Fact] = {
+            "sampling": config.sampling,
+            "codebook": config.codebook,
+            "prior_scale": config.prior_scale,
+            "seconds_stage1": ctx.needed[1].seconds if config.source != "base" else 0.0,
+            **recipe_facts(self.recipe),
+            **tempered(self.prior.kl_weight, self.prior.n_data, problem.n_train),
+            "marks": self._marks(),
+        }
+
+    def start(self) -> None:
+        """The shared Gaussians before the first step: from a checkpoint, or made."""
+        saved = saved_part(self.ctx, "step") if self.config.epochs > 0 else None
+        if saved is not None:
+            self.state = SharedState.of_saved(self.network, saved["learner"]["state"])
+            return
+        self.record.facts |= self._validations_before()
+        started = time.monotonic()
+        shared = self._share()
+        points = Points(self.network, self.selection.trained, self.selection.frozen)
+        _set(points, self.mean)
+        self.state = SharedState(self.network, shared, points, self.config.codebook)
+        if self.config.refresh:
+            self._refresh()
+        self.record.facts |= {"seconds_stage2": time.monotonic() - started, **shared.facts}
+        if self.problem.val is not None:
+            self.record.facts["val_nll_shared"] = self.validate(self.problem.val)
+        self.ctx.log(event="sharing", **self.record.facts)
+
+    def train(self) -> None:
+        """Stage 3: shared Gaussians, outliers and the rest, on the ELBO; the labels stay."""
+        config = self.config
+        schedule = Schedule.of(self.problem, self.ctx, config)
+        learner = self._learner(schedule)
+        draw = self.state.sampler(config.sampling).drawing()
+        started = time.monotonic()
+        self.facts |= fine_tune(
+            self.problem,
+            self.ctx,
+            config,
+            schedule,
+            learner,
+            sampler=lambda generator: dict(draw(generator)),
+            remembered={"record": self.record},
+            measures=lambda: {"kl_nats_per_datum": learner.kl() / self.prior.n_data},
+            keep=keeper(self.problem, config.keep, _Trained(self.state), self.validate),
+        )
+        self.facts["seconds_stage3"] = time.monotonic() - started
+        learner.release()
+
+    def posterior(self) -> SharedPosterior:
+        """The result, with its facts."""
+        self.facts |= self.record.facts
+        if self.problem.val is not None:
+            self.facts["val_nll_final"] = self.validate(self.problem.val)
+        divergence = float(Divergence(self.prior, self.state.sampler(self.config.sampling))()) / self.prior.n_data
+        self.facts["kl_nats_per_datum"] = divergence
+        self.facts["elbo_per_datum"] = -self._training_loss() - divergence
+        self.facts["trainable_scalars"] = self.state.trainable_scalars
+        return self.state.posterior(self.config.sampling, self.config.storage, self.facts)
+
+    def validate(self, split: Split) -> float:
+        """Mean NLL in nats of the averaged prediction of 8 draws as the fit stands: the same noise at every call."""
+        generator = self._noise("validation")
+        draw = self.state.sampler(self.config.sampling).drawing()
+        rest = self.state.points.tensors()
+        return self._nll(({**rest, **draw(generator)} for _ in range(VALIDATION_DRAWS)), split)
+
+    def _source(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """(mu of everything, sigma of whatever has one), by name."""
+        if self.config.source == "base":
+            deviations = {name: float(tensor.double().std(correction=0)) for name, tensor in self.base.items()}
+            return dict(weights_of(self.network)), around_base(self.base, deviations)
+        if len(self.ctx.needed) < 2:
+            raise ConfigError("source asks for a run whose Gaussians are shared, and the run context holds none")
+        generator = torch.Generator().manual_seed(self.ctx.seed_for("source"))
+        return gaussians_of(self.ctx.needed[1].posterior, self.network, generator)
+
+    def _prior(self) -> SharingPrior:
+        own = {name: self.base[name] for name in self.selection.bayesian}
+        n_data = self.problem.n_train
+        if self.config.prior_scale == "layer_std":
+            scales = layer_scales(own, self.recipe.l2, n_data)
+        else:
+            scales = dict.fromkeys(own, math.exp(Prior(self.recipe.l2, n_data).log_sd))
+        weights = sum(tensor.numel() for tensor in own.values())
+        return SharingPrior(scales, n_data, kl_weight(self.config.kl_weight, n_data, weights), self.config.tied_prior)
+
+    def _share(self) -> Shared:
+        mu = {name: self.mean[name] for name in self.sigma}
+        scale = self.scale if self.config.scope != "global" else dict.fromkeys(mu, 1.0)
+        shared = share(
+            mu,
+            self.sigma,
+            self.config,
+            scale=scale,
+            gradients=self._gradients(mu),
+            seed=self.ctx.seed_for("sharing"),
+        )
+        self.ctx.figure("plane", plane_figure(Plane(mu, self.sigma, scale), shared, shared.beyond), CAPTION)
+        return shared
+
+    def _gradients(self, mu: Mapping[str, Tensor]) -> Gradients | None:
+        """Epoch-mean gradients at the mean weights, where a setting asks for them."""
+        config = self.config
+        if config.outliers != "gradient" and (config.merge != "w2" or config.tau_g is None):
+            return None
+        rest = {name: tensor for name, tensor in self.mean.items() if name not in mu}
+        seed = self.ctx.seed_for("gradients")
+        return epoch_gradients(self.network, mu, rest, self.problem.train, config.batch_size, seed)
+
+    def _refresh(self) -> None:
+        draw = self.state.sampler(self.config.sampling).drawing()
+        steps = self.problem.train.steps(self.config.batch_size)
+        average_statistics(
+            self.network,
+            self.state.points,
+            lambda generator: dict(draw(generator)),
+            self.problem.train,
+            self.config.batch_size,
+            self.ctx.seed_for("refresh"),
+            REFRESH_PASSES * steps,
+        )
+
+    def _learner(self, schedule: Schedule) -> SharingLearner:
+        config, state = self.config, self.state
+        gaussians, trained = state.gaussians, list(state.points.trained.values())
+        rate = rate_of(config, self.recipe, schedule.steps)
+
+        def optimiser(tensors: list[Tensor]) -> Any:
+            return optimiser_for(self.recipe.optimiser, tensors, nesterov=config.nesterov)
+
+        return SharingLearner(
+            self.network,
+            state,
+            self.prior,
+            config.sampling,
+            self.ctx.generator("noise", self.ctx.device),
+            PointDescent(state.points, optimiser(trained), rate, decaying(self.network), self.recipe.l2),
+            Descent(
+                Adam([Group([gaussians.codebook.table, gaussians.outlier_log_sd])]),
+                lambda t: cosine(t, schedule.steps, config.lr_codebook),
+            ),
+            Descent(optimiser([gaussians.outlier_mean]), rate),
+        )
+
+    def _validations_before(self) -> dict[str, Fact]:
+        """NLL of the base network and of the source, on validation data."""
+        if self.problem.val is None:
+            return {}
+        found: dict[str, Fact] = {"val_nll_base": self._nll([weights_of(self.network)], self.problem.val)}
+        if len(self.ctx.needed) > 1 and self.config.source != "base":
+            generator = torch.Generator().manual_seed(self.ctx.seed_for("validation"))
+            draws = self.ctx.needed[1].posterior.draws(VALIDATION_DRAWS, generator)
+            found["val_nll_stage1"] = self._nll(draws, self.problem.val)
+        return found
+
+    def _nll(self, draws: Iterable[Weights], split: Split) -> float:
+        (scores,) = averaged_label_log_probs(
+            self.network, ([weights] for weights in draws), split, scan_batch(self.ctx)
+        )
+        return -float(scores.mean())
+
+    @torch.no_grad()
+    def _training_loss(self) -> float:
+        """Mean cross-entropy in nats over the training data in eval mode, each batch under a draw of its own."""
+        draw, generator = self.state.sampler(self.config.sampling).drawing(), self._noise("elbo")
+        rest, train = self.state.points.tensors(), self.problem.train
+        total = torch.zeros((), dtype=torch.float64, device=train.labels.device)
+        with evaluating(self.network):
+            for inputs, labels in train.batches(scan_batch(self.ctx)):
+                logits = forward(self.network, {**rest, **draw(generator)}, inputs)
+                total += cross_entropy(logits.double(), labels, reduction="sum")
+        return float(total) / len(train)
+
+    def _noise(self, purpose: str) -> torch.Generator:
+        return torch.Generator(self.ctx.device).manual_seed(self.ctx.seed_for(purpose))
+
+    def _marks(self) -> str:
+        named = {"tempered": self.prior.kl_weight != 1, "tied noise": self.config.sampling == "tied"}
+        return ", ".join(name for name, holds in named.items() if holds)
+
+
+@torch.no_grad()
+def _set(points: Points, values: Mapping[str, Tensor]) -> None:
+    """Copy what `values` has of the points."""
+    for group in (points.trained, points.fixed, points.buffers):
+        for name, tensor in group.items():
+            if name in values:
+                tensor.copy_(values[name])

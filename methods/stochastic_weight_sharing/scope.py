@@ -1,0 +1,53 @@
+"""Which weights are shared, and in units of what."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from benchmark import ConfigError
+from methods.finetuning.select import Selection, only_layers, select
+
+log = logging.getLogger("bnnbench")
+
+
+def in_scope(network: nn.Module) -> tuple[str, ...]:
+    """Weights of convolutions, linear layers and attention projections with two or more dimensions, in the network's
+    order, a tied one once. Not: biases, norms, embeddings, class tokens, buffers.
+
+    Raises:
+        ConfigError: the network has none.
+    """
+    return only_layers(network, select(network, "weights", train_rest=True), attention=True).bayesian
+
+
+def selection_of(network: nn.Module, chosen: tuple[str, ...], *, train_rest: bool = True) -> Selection:
+    """`chosen` as the weights with a distribution, the rest as points."""
+    rest = [(name, parameter) for name, parameter in network.named_parameters() if name not in set(chosen)]
+    return Selection(
+        chosen,
+        tuple(name for name, parameter in rest if train_rest and parameter.requires_grad),
+        tuple(name for name, parameter in rest if not (train_rest and parameter.requires_grad)),
+    )
+
+
+def standard_deviations(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Biased standard deviation of each tensor, computed in double precision."""
+    return {name: float(tensor.double().std(correction=0)) for name, tensor in tensors.items()}
+
+
+def varying(names: tuple[str, ...], deviations: Mapping[str, float]) -> tuple[str, ...]:
+    """The names whose tensors are not constant; the others, named in a warning, have no scale to be shared in.
+
+    Raises:
+        ConfigError: all are constant.
+    """
+    kept = tuple(name for name in names if deviations[name] > 0)
+    constant = [name for name in names if deviations[name] == 0]
+    if not kept:
+        raise ConfigError(f"all weights that could be shared are constant within their tensors: {', '.join(constant)}")
+    if constant:
+        log.warning("%d tensors are constant and are not shared: %s", len(constant), ", ".join(constant[:5]))
+    return kept
