@@ -153,8 +153,13 @@ class RunSpec:
 
 def label_of(method: str, given: Mapping[str, Any]) -> str:
     """A row's name: the method and its spelled-out settings, in the order they were written."""
-    return " ".join([method, *(f"{key}={_short(value)}" for key, value in given.items())])
+    return " ".join([method, *(f"{key}={short_value(value)}" for key, value in given.items())])
 
 
-def _short(value: Any) -> str:
-    return canonical_json(value) if isinstance(value, dict | list) else str(value)
+def short_value(value: Any) -> str:
+    """A setting in one line, as a study spells it: `[4, 8]`, `{method: 2dgbnn, settings: {components: 64}}`."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {short_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(short_value, value)) + "]"
+    return value if isinstance(value, str) else canonical_json(value)

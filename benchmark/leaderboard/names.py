@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.files import canonical_json
-from benchmark.identity import RunSpec, shown_protocol
+from benchmark.identity import RunSpec, short_value, shown_protocol
 from benchmark.leaderboard.records import Record, part_text
 
 
@@ -86,18 +85,14 @@ def table_titles(specs: Mapping[str, RunSpec]) -> dict[str, str]:
 
 def short_settings(settings: Mapping[str, Any]) -> str:
     """Settings as `name=value`, in the order of names."""
-    return " ".join(f"{name}={_short(settings[name])}" for name in sorted(settings))
+    return " ".join(f"{name}={short_value(settings[name])}" for name in sorted(settings))
 
 
 def _differing(own: Mapping[str, Any], every: list[Mapping[str, Any]]) -> list[str]:
     absent = object()
     names = sorted({name for settings in every for name in settings})
     differ = [name for name in names if any(each.get(name, absent) != every[0].get(name, absent) for each in every)]
-    return [f"{name}={_short(own[name])}" for name in differ if name in own]
-
-
-def _short(value: Any) -> str:
-    return value if isinstance(value, str) else canonical_json(value)
+    return [f"{name}={short_value(own[name])}" for name in differ if name in own]
 
 
 def _digest(key: str) -> str:

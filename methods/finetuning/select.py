@@ -96,15 +96,32 @@ def select_nothing(network: nn.Module) -> Selection:
     )
 
 
-def only_layers(network: nn.Module, selection: Selection, *, attention: bool = False) -> Selection:
-    """The selection with no Bayesian parameter but the weights of linear and convolutional layers, and with `attention`
-    those of `nn.MultiheadAttention`; what else it had is trained as points.
+def layer_weights(network: nn.Module) -> tuple[str, ...]:
+    """The matrices and filters of convolutional, linear and attention layers, in the network's order, a tied one once:
+    what methods that compress a network work on. Not: biases, norms, embeddings, class tokens, buffers.
+
+    Raises:
+        ConfigError: the network has none.
+    """
+    owned = _owned_by(network, (*LAYERS, nn.MultiheadAttention), matrices_only=True)
+    found = [name for name, _ in network.named_parameters() if name in owned]
+    weights = tuple(name for name in found if "bias" not in name.rpartition(".")[2])  # bias_k of attention is 3-d
+    if not weights:
+        raise ConfigError(
+            "this network has no weight of a convolutional, linear or attention layer. Its parameters: "
+            + ", ".join([name for name, _ in network.named_parameters()][:20])
+        )
+    return weights
+
+
+def only_layers(network: nn.Module, selection: Selection) -> Selection:
+    """The selection with no Bayesian parameter but the weights of linear and convolutional layers; what else it had is
+    trained as points.
 
     Raises:
         ConfigError: it has no such weight.
     """
-    owners = (*LAYERS, nn.MultiheadAttention) if attention else LAYERS
-    weights = _owned_by(network, owners, matrices_only=True)
+    weights = _owned_by(network, LAYERS, matrices_only=True)
     chosen = tuple(name for name in selection.bayesian if name in weights)
     if not chosen:
         raise ConfigError(

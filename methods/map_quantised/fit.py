@@ -19,13 +19,12 @@ from benchmark import (
     require_finite,
     weights_of,
 )
-from methods.finetuning.select import LAYERS
+from methods.finetuning.select import layer_weights
 from methods.map_quantised.config import MOST_COMPONENTS, MapQuantisedConfig
 from methods.map_quantised.kmeans1d import POWERS, Cells, Clusters, kmeans
 from methods.map_quantised.match import largest_within
 from methods.map_quantised.posterior import Quantised, QuantisedPoint
 
-OWNERS = (*LAYERS, nn.MultiheadAttention)
 CODEWORD_BYTES = 5
 """Forecast of a component's share of the file: a float32, and about a byte in the table of the labels' coder."""
 
@@ -50,19 +49,6 @@ def fit_quantised(problem: Problem, ctx: RunContext, config: MapQuantisedConfig)
     return quantiser.posterior(clusters, facts)
 
 
-def scope(network: nn.Module) -> tuple[str, ...]:
-    """Names of the matrices and filters of linear, convolutional and attention layers, in the network's order; a tied
-    one once. Biases, norms and embeddings are not among them."""
-    owned = {
-        id(parameter)
-        for module in network.modules()
-        if isinstance(module, OWNERS)
-        for name, parameter in module.named_parameters(recurse=False)
-        if name.endswith("weight") and parameter.dim() >= 2
-    }
-    return tuple(name for name, parameter in network.named_parameters() if id(parameter) in owned)
-
-
 class Quantiser:
     """One network's weights, each tensor in units of its standard deviation r, binned once for every K.
 
@@ -77,7 +63,7 @@ class Quantiser:
         """
         self._network = network
         weights = {name: tensor.detach().cpu() for name, tensor in weights_of(network).items()}
-        scale = {name: _scale(name, weights[name]) for name in scope(network)}
+        scale = {name: _scale(name, weights[name]) for name in layer_weights(network)}
         scale = {name: r for name, r in scale.items() if r > 0}  # a constant tensor has no unit and stays as it is
         if not scale:
             raise ConfigError(

@@ -28,6 +28,8 @@ CELLS = (260, 150)
 """Of the density, along mu and along ln sigma."""
 TAIL, TAIL_CELLS, MARGIN = 2e-5, 1 << 14, 0.05
 """The view leaves out this share of the weights on each side, and adds this share of its width."""
+LEAST_HEIGHT = 0.7
+"""In nats of sigma: deviations that are all but equal are drawn as a line."""
 MOST_MARKS, MOST_GAUSSIANS = 1_000, 256
 INSIDE = -2 * math.log(0.05)
 """Squared Mahalanobis radius of the ellipse that holds 95 % of a 2-d Gaussian."""
@@ -84,8 +86,10 @@ def view_of(plane: Plane) -> View:
         first, last = np.searchsorted(share, [TAIL, 1 - TAIL], side="right").clip(max=TAIL_CELLS - 1)
         step = float(high[axis] - low[axis]) / TAIL_CELLS
         begin, end = float(low[axis]) + first * step, float(low[axis]) + (last + 1) * step
-        margin = MARGIN * (end - begin) or 0.5  # all weights in one place
-        ends += [begin - margin, end + margin]
+        margin = MARGIN * (end - begin)
+        if axis == 1:
+            margin = max(margin, (LEAST_HEIGHT - (end - begin)) / 2)
+        ends += [begin - (margin or 0.5), end + (margin or 0.5)]  # or: all weights in one place
     return View(*ends)
 
 

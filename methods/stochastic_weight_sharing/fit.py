@@ -20,6 +20,7 @@ from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
 from methods.finetuning.points import Points, floating
 from methods.finetuning.probe import keep_used
 from methods.finetuning.search import averaged_label_log_probs, scan_batch
+from methods.finetuning.select import layer_weights
 from methods.finetuning.statistics import average_statistics
 from methods.mean_field.prior import Prior, kl_weight, layer_scales
 from methods.mean_field.report import tempered
@@ -30,7 +31,7 @@ from methods.stochastic_weight_sharing.gradients import epoch_gradients
 from methods.stochastic_weight_sharing.learner import SharingLearner
 from methods.stochastic_weight_sharing.posterior import SharedPosterior
 from methods.stochastic_weight_sharing.prior import Divergence, SharingPrior
-from methods.stochastic_weight_sharing.scope import in_scope, selection_of, varying
+from methods.stochastic_weight_sharing.scope import selection_of, standard_deviations, varying
 from methods.stochastic_weight_sharing.sharing.plane import Plane
 from methods.stochastic_weight_sharing.sharing.share import Gradients, share
 from methods.stochastic_weight_sharing.sharing.shared import Shared
@@ -101,9 +102,9 @@ class _Fit:
         self.recipe = recipe_for(config, ctx)
         self.base = {name: floating(parameter.detach()) for name, parameter in self.network.named_parameters()}
         self.mean, sigma = self._source()
-        chosen = [name for name in in_scope(self.network) if name in sigma]
-        deviations = {name: float(self.base[name].double().std(correction=0)) for name in chosen}
-        selection = selection_of(self.network, varying(tuple(chosen), deviations))
+        chosen = tuple(name for name in layer_weights(self.network) if name in sigma)
+        deviations = standard_deviations({name: self.base[name] for name in chosen})
+        selection = selection_of(self.network, varying(chosen, deviations))
         self.selection = keep_used(self.network, selection, problem.train, ctx.seed_for("probe"))
         self.scale = {name: deviations[name] for name in self.selection.bayesian}
         self.sigma = {name: sigma[name] for name in self.selection.bayesian}
@@ -180,8 +181,7 @@ class _Fit:
     def _source(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mu of everything, sigma of whatever has one), by name."""
         if self.config.source == "base":
-            deviations = {name: float(tensor.double().std(correction=0)) for name, tensor in self.base.items()}
-            return dict(weights_of(self.network)), around_base(self.base, deviations)
+            return dict(weights_of(self.network)), around_base(self.base, standard_deviations(self.base))
         if len(self.ctx.needed) < 2:
             raise ConfigError("source asks for a run whose Gaussians are shared, and the run context holds none")
         generator = torch.Generator().manual_seed(self.ctx.seed_for("source"))

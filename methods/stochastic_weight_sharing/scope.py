@@ -8,19 +8,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from benchmark import ConfigError
-from methods.finetuning.select import Selection, only_layers, select
+from methods.finetuning.select import Selection
 
 log = logging.getLogger("bnnbench")
-
-
-def in_scope(network: nn.Module) -> tuple[str, ...]:
-    """Weights of convolutions, linear layers and attention projections with two or more dimensions, in the network's
-    order, a tied one once. Not: biases, norms, embeddings, class tokens, buffers.
-
-    Raises:
-        ConfigError: the network has none.
-    """
-    return only_layers(network, select(network, "weights", train_rest=True), attention=True).bayesian
 
 
 def selection_of(network: nn.Module, chosen: tuple[str, ...], *, train_rest: bool = True) -> Selection:

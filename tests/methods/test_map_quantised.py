@@ -18,8 +18,9 @@ from torch import nn
 from benchmark import BitReader, BitWriter, ConfigError, CorruptBitstream, Diverged, NeededRun, PointMass, weights_of
 from benchmark.cli.main import main
 from benchmark.store import Store
+from methods.finetuning.select import layer_weights
 from methods.map_quantised import MapQuantised
-from methods.map_quantised.fit import Quantiser, encoded_bytes, scope
+from methods.map_quantised.fit import Quantiser, encoded_bytes
 from methods.map_quantised.kmeans1d import Cells, companded, kmeans, merger_cost
 from methods.map_quantised.match import largest, largest_within
 
@@ -204,7 +205,7 @@ def fitted(folder: Path, net: nn.Module, needed: PointMass | None = None, val: i
 
 
 def test_matrices_and_filters_are_in_scope_once_and_biases_norms_and_embeddings_are_not():
-    assert scope(varied()) == (
+    assert layer_weights(varied()) == (
         "conv.weight",
         "attention.in_proj_weight",
         "attention.out_proj.weight",
@@ -220,7 +221,7 @@ def test_every_tensor_in_scope_takes_k_values_times_its_own_deviation_and_the_re
     values = set()
     for name, weight in weights_of(net).items():
         found = posterior.weights[name]
-        if name in scope(net) and name != "constant.weight":
+        if name in layer_weights(net) and name != "constant.weight":
             r = weight.double().std(correction=0).float()
             values |= set((found / r).double().round(decimals=5).flatten().tolist())
             assert found.unique().numel() <= components
@@ -233,7 +234,7 @@ def test_every_tensor_in_scope_takes_k_values_times_its_own_deviation_and_the_re
 def test_facts_are_those_of_the_decoded_weights(tmp_path):
     net = varied()
     posterior = fitted(tmp_path, net, components=5)
-    names = [name for name in scope(net) if name != "constant.weight"]
+    names = [name for name in layer_weights(net) if name != "constant.weight"]
     w = torch.cat([(net.get_parameter(n) / net.get_parameter(n).std(correction=0)).flatten() for n in names]).double()
     q = torch.cat([(posterior.weights[n] / net.get_parameter(n).std(correction=0)).flatten() for n in names]).double()
     facts = posterior.facts()
@@ -302,7 +303,7 @@ def test_bytes_of_without_the_other_run_is_an_error(tmp_path):
 
 
 def test_a_network_without_matrices_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="finds no weights of linear, convolutional or attention layers"):
+    with pytest.raises(ConfigError, match="no weight of a convolutional, linear or attention layer"):
         Quantiser(nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36)))
 
 

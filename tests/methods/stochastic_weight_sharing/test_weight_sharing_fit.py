@@ -11,9 +11,9 @@ from torch import nn
 
 from benchmark import BitWriter, ConfigError, NeededRun, PointMass, WeightSamples, weights_of
 from benchmark.errors import Interrupted
+from methods.finetuning.select import layer_weights
 from methods.mean_field.posterior import GaussianPosterior
 from methods.stochastic_weight_sharing import StochasticWeightSharing
-from methods.stochastic_weight_sharing.scope import in_scope
 
 METHOD = StochasticWeightSharing()
 QUICK = {"epochs": 2, "batch_size": 20, "components": 12, "outlier_fraction": 0.02, "lr_codebook": 1e-2, "lr_mu": 1e-2}
@@ -53,7 +53,7 @@ def network(seed: int = 0) -> nn.Module:
 def source_of(net: nn.Module) -> GaussianPosterior:
     """Gaussians around a network whose other parameters and statistics differ from its own."""
     own = weights_of(net)
-    names = in_scope(net)
+    names = layer_weights(net)
     mean = {name: own[name] * 1.01 for name in names}
     generator = torch.Generator().manual_seed(1)
     log_sd = {name: -3 + torch.rand(own[name].shape, generator=generator) for name in names}
@@ -186,7 +186,7 @@ def test_any_posterior_with_a_spread_is_a_source(tmp_path):
     stack = torch.stack([member["norm.bias"] for member in members])
     assert torch.allclose(posterior.mean()["norm.bias"], stack.mean(0), atol=1e-6)
     assert posterior.facts()["weights"] == sum(
-        made.network.get_parameter(name).numel() for name in in_scope(made.network)
+        made.network.get_parameter(name).numel() for name in layer_weights(made.network)
     )
 
 
