@@ -312,7 +312,7 @@ def test_seeds_are_paired_by_task_network_and_seed_and_not_by_settings():
 
 def test_the_label_is_the_method_with_what_was_spelled_out():
     assert SPEC.label == "mean_field epochs=12"
-    assert label_of("m", {"a": [1, 2], "b": {"c": None}, "d": "x"}) == 'm a=[1, 2] b={c: null} d=x'
+    assert label_of("m", {"a": [1, 2], "b": {"c": None}, "d": "x"}) == "m a=[1, 2] b={c: null} d=x"
 
 
 @pytest.mark.parametrize(
