@@ -44,15 +44,10 @@ class BestEpoch:
         self.epoch = -1
         self.lowest = math.inf
 
-    @property
-    def seen(self) -> bool:
-        """Whether any epoch was looked at."""
-        return self.epoch >= 0
-
     def see(self, epoch: int) -> float:
         """Look at the state after `epoch`, 0 being before the first step; its NLL."""
         nll = self._nll()
-        if not self.seen or nll < self.lowest:
+        if self._kept is None or nll < self.lowest:
             self.epoch, self.lowest = epoch, nll if math.isfinite(nll) else math.inf
             self._kept = _copied(self._state.state_dict())
         return nll
@@ -62,8 +57,8 @@ class BestEpoch:
         self._state.load_state_dict(self._kept)
 
     def facts(self) -> dict[str, Fact]:
-        """epoch_kept, val_nll_kept."""
-        return {"epoch_kept": self.epoch, "val_nll_kept": self.lowest}
+        """keep, epoch_kept, val_nll_kept."""
+        return {"keep": "best", "epoch_kept": self.epoch, "val_nll_kept": self.lowest}
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "lowest": self.lowest, "kept": self._kept}

@@ -115,7 +115,8 @@ def fine_tune(
         )
     require_finite_points(learner.points, learner.advice)
     facts: dict[str, Fact] = {"skipped_steps": step.skipped, "overflown_steps": step.overflown}
-    return {**schedule.facts(), **facts, **({"epoch_kept": schedule.epochs} if keep is None else keep.facts())}
+    kept_facts: dict[str, Fact] = {"keep": "last", "epoch_kept": schedule.epochs} if keep is None else keep.facts()
+    return {**schedule.facts(), **facts, **kept_facts}
 
 
 def require_finite_points(points: Points, advice: str) -> None:

@@ -17,6 +17,7 @@ plain = bayes.deterministic()                                   # the network at
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -175,20 +176,20 @@ class BayesianNetwork(nn.Module):
         means, log_sds = dict(self.mean.named_parameters()), dict(self.log_sd.named_parameters())
         prior = self.prior
         prior.add_mean_gradient([gradient_of(mean) for mean in means.values()], means)
-        for log_sd in log_sds.values():
-            prior.add_log_sd_gradient(gradient_of(log_sd)[None], log_sd[None])  # not flattened: any memory layout
+        for name, log_sd in log_sds.items():
+            prior.add_log_sd_gradient(gradient_of(log_sd)[None], log_sd[None], name)  # not flattened: any memory layout
 
     def kl(self) -> Tensor:
         """KL(q || prior) in nats, (), differentiable: t kl() / N in the loss does what `add_prior_gradients` does, at
         more cost."""
         log_sds = dict(self.log_sd.named_parameters())
         prior = self.prior
-        precision = prior.lam * prior.n_data
         total = torch.zeros((), device=next(iter(log_sds.values())).device)
         for name, mean in self.mean.named_parameters():
+            precision = prior.lam_of(name) * prior.n_data
             away = mean if prior.mean is None else mean - prior.mean[name]
             spread = (away.square() + (2 * log_sds[name]).exp()) * (precision / 2)
-            total = total + (spread - log_sds[name] + (prior.log_sd - 0.5)).sum()
+            total = total + (spread - log_sds[name] - (math.log(precision) + 1) / 2).sum()
         return total
 
     def predict(self, inputs: Tensor, draws: int = 20, *, seed: int = 0, batch_size: int = 256) -> Predictive:

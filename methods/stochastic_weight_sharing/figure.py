@@ -35,6 +35,8 @@ INSIDE = -2 * math.log(0.05)
 """Squared Mahalanobis radius of the ellipse that holds 95 % of a 2-d Gaussian."""
 SMALLEST_SPREAD = 1e-12
 INCHES, DPI = (7.0, 4.4), 90
+PLOT, SCALE = (0.11, 0.105, 0.765, 0.82), (0.89, 0.105, 0.016, 0.82)
+"""Left, bottom, width, height of the plane and of the colour scale, as shares of the figure."""
 STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "plane", "font.size": 9.0, "axes.linewidth": 0.6}
 LEVELS = 12
 DENSITY, GAUSSIANS, OUTLIERS, BEYOND = "Blues", "#b2182b", "#111111", "#e08214"
@@ -58,8 +60,8 @@ def plane_figure(plane: Plane, shared: Shared, beyond: Tensor) -> str:
     """
     view = view_of(plane)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=INCHES, layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=INCHES)  # placed by hand: finding a layout takes as long as drawing
+        axes = figure.add_axes(PLOT)
         _draw_density(figure, axes, plane, view)
         handles = [
             _draw_gaussians(axes, shared.clusters),
@@ -107,13 +109,21 @@ def density(plane: Plane, view: View) -> npt.NDArray[np.int64]:
 def ellipses(clusters: Moments) -> Path:
     """The 95 % ellipses of clusters in (x, sigma/r), as four cubic curves each; sigma is ln-transformed by the axes."""
     centre = torch.stack([clusters.mean_of("x"), clusters.mean_of("l")], dim=1).cpu()  # (K, 2)
-    covariance = clusters.covariance("x", "l").cpu()
-    covariance.diagonal(dim1=1, dim2=2).add_(SMALLEST_SPREAD)
-    root = math.sqrt(INSIDE) * torch.linalg.cholesky(covariance)  # affine: control points map to control points
-    points = centre[:, None] + _CIRCLE @ root.mT  # (K, 13, 2)
+    root = math.sqrt(INSIDE) * _root(clusters.covariance("x", "l").cpu())
+    points = centre[:, None] + _CIRCLE @ root.mT  # (K, 13, 2); affine: control points map to control points
     points[..., 1].exp_()
     codes = [Path.MOVETO, *[Path.CURVE4] * 12]
     return Path(points.reshape(-1, 2).numpy(), codes * len(clusters))
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Lower triangular L (K, 2, 2), L L^T = covariance, of matrices that rounding may have left without a Cholesky
+    factor."""
+    root = torch.zeros_like(covariance)
+    root[:, 0, 0] = (covariance[:, 0, 0].clamp(min=0) + SMALLEST_SPREAD).sqrt()
+    root[:, 1, 0] = covariance[:, 1, 0] / root[:, 0, 0]
+    root[:, 1, 1] = ((covariance[:, 1, 1] - root[:, 1, 0].square()).clamp(min=0) + SMALLEST_SPREAD).sqrt()
+    return root
 
 
 def _unit_circle() -> Tensor:
@@ -146,7 +156,7 @@ def _draw_density(figure: Figure, axes: Axes, plane: Plane, view: View) -> None:
     norm, colours = LogNorm(1, max(2, int(counts.max()))), matplotlib.colormaps[DENSITY].resampled(LEVELS)
     shown = np.ma.masked_equal(counts.T, 0)
     mesh = behind.imshow(shown, colours, norm, aspect="auto", interpolation="none", origin="lower")
-    bar = figure.colorbar(mesh, ax=axes, pad=0.02, aspect=30)
+    bar = figure.colorbar(mesh, cax=figure.add_axes(SCALE))
     bar.set_label("weights per cell")
     if bar.solids is not None:
         bar.solids.set_rasterized(True)
@@ -188,7 +198,7 @@ def _frame(figure: Figure, axes: Axes, view: View, handles: list[Line2D]) -> Non
     axes.set_ylim(math.exp(view.low), math.exp(view.high))
     axes.set_xlabel("mean \N{GREEK SMALL LETTER MU} / r")
     axes.set_ylabel("standard deviation \N{GREEK SMALL LETTER SIGMA} / r")
-    figure.legend(handles=handles, loc="outside upper left", ncols=3, frameon=False, fontsize=8, columnspacing=1.2)
+    figure.legend(handles=handles, loc="upper left", ncols=3, frameon=False, fontsize=8, columnspacing=1.2)
 
 
 def _svg(figure: Figure) -> str:

@@ -5,34 +5,33 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from benchmark import ConfigError, Fact, Problem, RunContext, Split, Weights, evaluating, forward, weights_of
+from benchmark import ConfigError, Fact, Problem, RunContext, weights_of
 from methods.finetuning.base_run import decaying, recipe_for
 from methods.finetuning.descent import Descent, PointDescent, optimiser_for
 from methods.finetuning.keep import keeper
 from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
 from methods.finetuning.points import Points, floating
 from methods.finetuning.probe import keep_used
-from methods.finetuning.search import averaged_label_log_probs, scan_batch
 from methods.finetuning.select import layer_weights
 from methods.finetuning.statistics import average_statistics
 from methods.mean_field.prior import Prior, kl_weight, layer_scales
-from methods.mean_field.report import tempered
 from methods.optimisers import Adam, Group
 from methods.stochastic_weight_sharing.config import WeightSharingConfig
 from methods.stochastic_weight_sharing.figure import plane_figure
 from methods.stochastic_weight_sharing.gradients import epoch_gradients
 from methods.stochastic_weight_sharing.learner import SharingLearner
+from methods.stochastic_weight_sharing.measure import Measure
 from methods.stochastic_weight_sharing.posterior import SharedPosterior
 from methods.stochastic_weight_sharing.prior import Divergence, SharingPrior
-from methods.stochastic_weight_sharing.scope import selection_of, standard_deviations, varying
-from methods.stochastic_weight_sharing.sharing.plane import Plane
+from methods.stochastic_weight_sharing.record import Record, Trained
+from methods.stochastic_weight_sharing.scope import selection_of, varying
+from methods.stochastic_weight_sharing.sharing.plane import Plane, standard_deviations
 from methods.stochastic_weight_sharing.sharing.share import Gradients, share
 from methods.stochastic_weight_sharing.sharing.shared import Shared
 from methods.stochastic_weight_sharing.source import around_base, gaussians_of
@@ -41,7 +40,6 @@ from methods.training import cosine, saved_part
 
 log = logging.getLogger("bnnbench")
 
-VALIDATION_DRAWS = 8
 REFRESH_PASSES = 2
 CAPTION = (
     "Weights before sharing, in the plane of their means and standard deviations (in units of their tensor's standard "
@@ -66,32 +64,6 @@ def fit_weight_sharing(problem: Problem, ctx: RunContext, config: WeightSharingC
     return fit.posterior()
 
 
-class _Record:
-    """Facts that are known before the first step. Part of checkpoints."""
-
-    def __init__(self) -> None:
-        self.facts: dict[str, Fact] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"facts": dict(self.facts)}
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self.facts = dict(saved["facts"])
-
-
-class _Trained:
-    """What training changes of a state: no labels. For the copy of the best epoch."""
-
-    def __init__(self, state: SharedState) -> None:
-        self._state = state
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"gaussians": self._state.gaussians.trained(), "points": self._state.points.state_dict()}
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        self._state.load_state_dict(saved)
-
-
 class _Fit:
     """What the stages of one fit share."""
 
@@ -109,34 +81,36 @@ class _Fit:
         self.scale = {name: deviations[name] for name in self.selection.bayesian}
         self.sigma = {name: sigma[name] for name in self.selection.bayesian}
         self.prior = self._prior()
-        self.record = _Record()
+        self.record = Record()
+        self.measure = Measure(problem, ctx, config.sampling)
         self.facts: dict[str, Fact] = {
             "sampling": config.sampling,
             "codebook": config.codebook,
             "prior_scale": config.prior_scale,
             "seconds_stage1": ctx.needed[1].seconds if config.source != "base" else 0.0,
             **recipe_facts(self.recipe),
-            **tempered(self.prior.kl_weight, self.prior.n_data, problem.n_train),
+            "kl_weight": self.prior.kl_weight,
+            "tempered": self.prior.kl_weight != 1,
             "marks": self._marks(),
         }
 
     def start(self) -> None:
         """The shared Gaussians before the first step: from a checkpoint, or made."""
-        saved = saved_part(self.ctx, "step") if self.config.epochs > 0 else None
+        config = self.config
+        saved = saved_part(self.ctx, "step") if config.epochs > 0 else None
         if saved is not None:
             self.state = SharedState.of_saved(self.network, saved["learner"]["state"])
             return
-        self.record.facts |= self._validations_before()
+        self.record.facts |= self.measure.before(None if config.source == "base" else self.ctx.needed[1].posterior)
         started = time.monotonic()
         shared = self._share()
         points = Points(self.network, self.selection.trained, self.selection.frozen)
         _set(points, self.mean)
-        self.state = SharedState(self.network, shared, points, self.config.codebook)
-        if self.config.refresh:
+        self.state = SharedState(self.network, shared, points, config.codebook)
+        if config.refresh:
             self._refresh()
         self.record.facts |= {"seconds_stage2": time.monotonic() - started, **shared.facts}
-        if self.problem.val is not None:
-            self.record.facts["val_nll_shared"] = self.validate(self.problem.val)
+        self.record.facts |= self.measure.validation("val_nll_shared", self.state)
         self.ctx.log(event="sharing", **self.record.facts)
 
     def train(self) -> None:
@@ -145,7 +119,7 @@ class _Fit:
         schedule = Schedule.of(self.problem, self.ctx, config)
         learner = self._learner(schedule)
         draw = self.state.sampler(config.sampling).drawing()
-        started = time.monotonic()
+        self.record.begin()
         self.facts |= fine_tune(
             self.problem,
             self.ctx,
@@ -155,28 +129,22 @@ class _Fit:
             sampler=lambda generator: dict(draw(generator)),
             remembered={"record": self.record},
             measures=lambda: {"kl_nats_per_datum": learner.kl() / self.prior.n_data},
-            keep=keeper(self.problem, config.keep, _Trained(self.state), self.validate),
+            keep=keeper(
+                self.problem, config.keep, Trained(self.state), lambda split: self.measure.nll(self.state, split)
+            ),
         )
-        self.facts["seconds_stage3"] = time.monotonic() - started
+        self.facts["seconds_stage3"] = self.record.seconds
         learner.release()
 
     def posterior(self) -> SharedPosterior:
         """The result, with its facts."""
         self.facts |= self.record.facts
-        if self.problem.val is not None:
-            self.facts["val_nll_final"] = self.validate(self.problem.val)
+        self.facts |= self.measure.validation("val_nll_final", self.state)
         divergence = float(Divergence(self.prior, self.state.sampler(self.config.sampling))()) / self.prior.n_data
         self.facts["kl_nats_per_datum"] = divergence
-        self.facts["elbo_per_datum"] = -self._training_loss() - divergence
+        self.facts["elbo_per_datum"] = -self.measure.training_loss(self.state) - divergence
         self.facts["trainable_scalars"] = self.state.trainable_scalars
         return self.state.posterior(self.config.sampling, self.config.storage, self.facts)
-
-    def validate(self, split: Split) -> float:
-        """Mean NLL in nats of the averaged prediction of 8 draws as the fit stands: the same noise at every call."""
-        generator = self._noise("validation")
-        draw = self.state.sampler(self.config.sampling).drawing()
-        rest = self.state.points.tensors()
-        return self._nll(({**rest, **draw(generator)} for _ in range(VALIDATION_DRAWS)), split)
 
     def _source(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """(mu of everything, sigma of whatever has one), by name."""
@@ -199,16 +167,15 @@ class _Fit:
 
     def _share(self) -> Shared:
         mu = {name: self.mean[name] for name in self.sigma}
-        scale = self.scale if self.config.scope != "global" else dict.fromkeys(mu, 1.0)
         shared = share(
             mu,
             self.sigma,
             self.config,
-            scale=scale,
+            scale=self.scale,
             gradients=self._gradients(mu),
             seed=self.ctx.seed_for("sharing"),
         )
-        self.ctx.figure("plane", plane_figure(Plane(mu, self.sigma, scale), shared, shared.beyond), CAPTION)
+        self.ctx.figure("plane", plane_figure(Plane(mu, self.sigma, shared.scale), shared, shared.beyond), CAPTION)
         return shared
 
     def _gradients(self, mu: Mapping[str, Tensor]) -> Gradients | None:
@@ -254,38 +221,6 @@ class _Fit:
             ),
             Descent(optimiser([gaussians.outlier_mean]), rate),
         )
-
-    def _validations_before(self) -> dict[str, Fact]:
-        """NLL of the base network and of the source, on validation data."""
-        if self.problem.val is None:
-            return {}
-        found: dict[str, Fact] = {"val_nll_base": self._nll([weights_of(self.network)], self.problem.val)}
-        if len(self.ctx.needed) > 1 and self.config.source != "base":
-            generator = torch.Generator().manual_seed(self.ctx.seed_for("validation"))
-            draws = self.ctx.needed[1].posterior.draws(VALIDATION_DRAWS, generator)
-            found["val_nll_stage1"] = self._nll(draws, self.problem.val)
-        return found
-
-    def _nll(self, draws: Iterable[Weights], split: Split) -> float:
-        (scores,) = averaged_label_log_probs(
-            self.network, ([weights] for weights in draws), split, scan_batch(self.ctx)
-        )
-        return -float(scores.mean())
-
-    @torch.no_grad()
-    def _training_loss(self) -> float:
-        """Mean cross-entropy in nats over the training data in eval mode, each batch under a draw of its own."""
-        draw, generator = self.state.sampler(self.config.sampling).drawing(), self._noise("elbo")
-        rest, train = self.state.points.tensors(), self.problem.train
-        total = torch.zeros((), dtype=torch.float64, device=train.labels.device)
-        with evaluating(self.network):
-            for inputs, labels in train.batches(scan_batch(self.ctx)):
-                logits = forward(self.network, {**rest, **draw(generator)}, inputs)
-                total += cross_entropy(logits.double(), labels, reduction="sum")
-        return float(total) / len(train)
-
-    def _noise(self, purpose: str) -> torch.Generator:
-        return torch.Generator(self.ctx.device).manual_seed(self.ctx.seed_for(purpose))
 
     def _marks(self) -> str:
         named = {"tempered": self.prior.kl_weight != 1, "tied noise": self.config.sampling == "tied"}

@@ -101,8 +101,8 @@ class Divergence:
         return n, pull, constant
 
     def _weak_pull(self, prior: SharingPrior, labelling: Labelling) -> Tensor:
-        """1 / mean(p_i / r_i)^2 (K,); no cluster is without members: not all can lie outside of their own ellipse."""
+        """1 / mean(p_i / r_i)^2 (K,); 0 for a cluster whose members are all drawn by themselves."""
         total = torch.zeros_like(self.n)
         for name, counts in labelling.counts():
             total += counts * (prior.scales[name] / labelling.scale[name])
-        return (self.n / total).square()
+        return (self.n / total.clamp(min=torch.finfo(total.dtype).tiny)).square()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
-from benchmark import ConfigError
+from benchmark import ConfigError, require_finite
 from methods.finetuning.select import Selection
 
 log = logging.getLogger("bnnbench")
+
+ADVICE = "Look at the run of 'map' that this one starts from."
 
 
 def selection_of(network: nn.Module, chosen: tuple[str, ...], *, train_rest: bool = True) -> Selection:
@@ -23,17 +25,20 @@ def selection_of(network: nn.Module, chosen: tuple[str, ...], *, train_rest: boo
     )
 
 
-def standard_deviations(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    """Biased standard deviation of each tensor, computed in double precision."""
-    return {name: float(tensor.double().std(correction=0)) for name, tensor in tensors.items()}
-
-
 def varying(names: tuple[str, ...], deviations: Mapping[str, float]) -> tuple[str, ...]:
     """The names whose tensors are not constant; the others, named in a warning, have no scale to be shared in.
 
     Raises:
-        ConfigError: all are constant.
+        ConfigError: all are constant, or there is none.
+        Diverged: a deviation is not finite; names the tensor.
     """
+    if not names:
+        raise ConfigError(
+            "the source has no standard deviation for any weight of a convolutional, linear or attention layer. Legal "
+            "sources: methods whose posterior spreads over such weights, or source: base."
+        )
+    for name in names:
+        require_finite(deviations[name], f"the standard deviation of '{name}'", ADVICE)
     kept = tuple(name for name in names if deviations[name] > 0)
     constant = [name for name in names if deviations[name] == 0]
     if not kept:

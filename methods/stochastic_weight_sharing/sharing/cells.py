@@ -43,8 +43,8 @@ class Cells:
         """
         if len(index) == len(self.of):
             raise ConfigError(
-                f"all {len(index)} weights are outliers and none is left to share: lower outlier_fraction or "
-                "outlier_cluster, or raise outlier_size"
+                f"all {len(index)} weights are outliers and none is left to share: lower outlier_fraction, "
+                "outlier_cluster or components (gmm and kmeans give up clusters below 3 members), or raise outlier_size"
             )
         nowhere = len(self)
         of = self.of.clone()

@@ -13,18 +13,19 @@ from methods.stochastic_weight_sharing.sharing.settings import SharingSettings
 from methods.stochastic_weight_sharing.sharing.shared import Shared
 
 
-def sharing_facts(shared: Shared, settings: SharingSettings, start: int) -> dict[str, Fact]:
+def sharing_facts(shared: Shared, settings: SharingSettings, start: int, merges: int) -> dict[str, Fact]:
     """Counts; mean KL in nats from an inlier's own Gaussian to the shared one; relative squared error of the inliers'
     means; entropy of their labels in bits.
 
-    start: clusters before merging.
+    start: clusters that were asked for before merging. merges: unions of two; the engines may find fewer clusters than
+    they were asked for, or give up small ones.
     """
     return {
         "scope": settings.scope,
         "cluster": settings.cluster,
         "weights": len(shared.labels),
         "gaussians_init": start,
-        "merges": start - shared.components,
+        "merges": merges,
         **_counts(shared),
         **_quality(shared.clusters),
         "index_entropy_bits": entropy_bits(_label_counts(shared)),

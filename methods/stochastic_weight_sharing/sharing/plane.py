@@ -73,21 +73,20 @@ class Plane:
         """All points in flat order."""
         start = 0
         for name, mu in self._mu.items():
-            r = self.scale[name]
             for m, d in zip(mu.reshape(-1).split(CHUNK), self._sigma[name].reshape(-1).split(CHUNK), strict=True):
-                yield Piece(start, m / r, (d / r).clamp_(LOWEST_SIGMA, HIGHEST_SIGMA))
+                yield Piece(start, *_in_units(m, d, self.scale[name]))
                 start += m.numel()
 
     def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(x, s), each (m,), of the weights with these flat indices, int64 (m,), rising."""
         bounds = torch.tensor([0, *torch.tensor(self.sizes).cumsum(0).tolist()], device=index.device)
         cuts = torch.searchsorted(index, bounds).tolist()
-        x, s = [], []
+        parts = []
         for position, name in enumerate(self._mu):
             own = index[cuts[position] : cuts[position + 1]] - bounds[position]
-            r = self.scale[name]
-            x.append(self._mu[name].reshape(-1)[own] / r)
-            s.append((self._sigma[name].reshape(-1)[own] / r).clamp_(LOWEST_SIGMA, HIGHEST_SIGMA))
+            mu, sigma = self._mu[name].reshape(-1)[own], self._sigma[name].reshape(-1)[own]
+            parts.append(_in_units(mu, sigma, self.scale[name]))
+        x, s = zip(*parts, strict=True)
         return torch.cat(x), torch.cat(s)
 
     def _check(self, name: str) -> None:
@@ -101,3 +100,14 @@ class Plane:
             raise ConfigError(f"sigma of '{name}' holds {float(self._sigma[name].min()):.3g}; it must not be negative")
         if not (self.scale[name] > 0 and math.isfinite(self.scale[name])):
             raise ConfigError(f"the scale of '{name}' is {self.scale[name]}; it must be positive and finite")
+
+
+def standard_deviations(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Biased standard deviation of each tensor, computed in double precision."""
+    return {name: float(tensor.double().std(correction=0)) for name, tensor in tensors.items()}
+
+
+def _in_units(mu: Tensor, sigma: Tensor, r: float) -> tuple[Tensor, Tensor]:
+    """(x, s); at least float32, for half precision has no 1e-8."""
+    x, s = (part.to(torch.promote_types(part.dtype, torch.float32)) / r for part in (mu, sigma))
+    return x, s.clamp_(LOWEST_SIGMA, HIGHEST_SIGMA)

@@ -40,7 +40,7 @@ class SharingSettings(Config):
     )
     components_init: Literal["auto"] | Components = Field(
         "auto",
-        description="clusters before merging. auto: max(512, 4 K) for kl, 2048 otherwise, at most N/50",
+        description="clusters before merging. auto: max(512, 4 K) for kl, 2048 otherwise, at most N/50; never below K",
     )
     backend: Literal["auto", "sklearn", "cuml"] = Field(
         "auto", description="of kmeans. auto: cuml on a GPU where it is installed, else sklearn"
@@ -60,7 +60,10 @@ class SharingSettings(Config):
     outlier_fraction: float = Field(0.001, ge=0, le=0.5, description="share of the weights that become outliers")
     outlier_size: float | None = Field(None, gt=0, description="tau_w, outliers by size: |mu| above it; None: none")
     outlier_cluster: int = Field(
-        20, ge=0, le=1_000_000, description="members up to which a cluster is dissolved into outliers (rule gradient)"
+        20,
+        ge=0,
+        le=1_000_000,
+        description="rule gradient, gmm and kmeans: members up to which a k-means cluster is dissolved into outliers",
     )
     merge: Literal["ward", "w2", "none"] = Field(
         "ward",

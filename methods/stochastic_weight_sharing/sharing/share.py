@@ -16,14 +16,14 @@ from torch import Tensor
 from benchmark import seed_from
 from methods.stochastic_weight_sharing.sharing.cells import Cells, bin_points
 from methods.stochastic_weight_sharing.sharing.ellipses import beyond_ellipse, blend
-from methods.stochastic_weight_sharing.sharing.em import cluster_gmm
+from methods.stochastic_weight_sharing.sharing.em import FEWEST, cluster_gmm
 from methods.stochastic_weight_sharing.sharing.facts import sharing_facts
 from methods.stochastic_weight_sharing.sharing.join import codebook_groups, joined
 from methods.stochastic_weight_sharing.sharing.kmeans import cluster_kmeans
 from methods.stochastic_weight_sharing.sharing.lloyd import ITERATIONS, cluster_kl, refine
 from methods.stochastic_weight_sharing.sharing.moments import Moments
 from methods.stochastic_weight_sharing.sharing.outliers import by_gradient, costliest
-from methods.stochastic_weight_sharing.sharing.plane import Plane
+from methods.stochastic_weight_sharing.sharing.plane import Plane, standard_deviations
 from methods.stochastic_weight_sharing.sharing.settings import MOST_CELLS, SharingSettings
 from methods.stochastic_weight_sharing.sharing.shared import Ellipses, Outliers, Shared, label_dtype
 from methods.stochastic_weight_sharing.sharing.ward import Dendrogram
@@ -35,8 +35,6 @@ WEIGHTS_PER_COMPONENT = 50
 """Fewest weights per component that an automatic number of components goes down to."""
 CELLS_PER_CLUSTER = 8
 """Fewer cells than that per cluster and the grid is too coarse."""
-FEWEST_MEMBERS = 3
-"""A mixture component with fewer has no covariance to speak of."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def share(
     if settings.scope == "global":
         scale = dict.fromkeys(mu, 1.0)
     elif scale is None:
-        scale = {name: float(tensor.double().std(correction=0)) for name, tensor in mu.items()}
+        scale = standard_deviations(mu)
     plane = Plane(mu, sigma, scale)
     groups = codebook_groups(plane, settings.scope)
     parts = [
@@ -100,6 +98,7 @@ class _Sharing:
 
     def __init__(self, plane: Plane, settings: SharingSettings, gradients: Gradients | None, seed: int) -> None:
         self.plane, self.settings, self.gradients, self.seed = plane, settings, gradients, seed
+        self.merges = 0
         self.outliers = torch.zeros(0, dtype=torch.int64, device=plane.device)
         first = self.outliers
         if settings.outliers == "gradient":
@@ -128,12 +127,12 @@ class _Sharing:
         kmeans_seed = self.seed % 2**31
         self.labels, self.count = cluster_kmeans(moments, self.start, backend=self.settings.backend, seed=kmeans_seed)
         by_rule = self.settings.outlier_cluster + 1 if self.settings.outliers == "gradient" else 0
-        self._dissolve(max(by_rule, FEWEST_MEMBERS))
+        self._dissolve(max(by_rule, FEWEST))
         if self.settings.cluster == "gmm":
             self.labels, self.count = cluster_gmm(
                 self.cells.moments, self.labels, self.count, self.settings.em_iterations
             )
-            self._dissolve(FEWEST_MEMBERS)
+            self._dissolve(FEWEST)
 
     def merge(self) -> None:
         """Fewer clusters: by thresholds, then, where a number was asked for, down to it."""
@@ -181,7 +180,7 @@ class _Sharing:
             ellipses,
             beyond,
         )
-        return replace(shared, facts=sharing_facts(shared, self.settings, self.start))
+        return replace(shared, facts=sharing_facts(shared, self.settings, self.start, self.merges))
 
     def _refine(self) -> None:
         iterations = ITERATIONS if self.settings.cluster == "kl" else 0
@@ -189,7 +188,8 @@ class _Sharing:
 
     def _relabel(self, groups: Tensor) -> None:
         """groups: (count,) int64, cluster -> merged cluster."""
-        self.labels, self.count = groups[self.labels], int(groups.max()) + 1
+        before, self.labels, self.count = self.count, groups[self.labels], int(groups.max()) + 1
+        self.merges += before - self.count
 
     def _dissolve(self, members: int) -> None:
         """Make the members of clusters with fewer than `members` outliers."""

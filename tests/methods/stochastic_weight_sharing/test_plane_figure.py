@@ -126,3 +126,13 @@ def test_weights_all_in_one_place_are_still_drawn():
     shared = Shared(plane.shapes, plane.scale, labels.to(torch.uint8), clusters, none, Ellipses.none(), NONE)
     assert density(plane, view_of(plane)).max() == 50
     assert "1 shared Gaussians" in text_of(plane_figure(plane, shared, NONE))
+
+
+def test_clusters_far_out_and_without_spread_are_drawn_although_rounding_leaves_them_no_covariance():
+    far = 1000 * torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.arange(200).repeat_interleave(7)
+    clusters = moments_of(far[labels], far[labels] / 1000).pooled(labels, 200)
+    assert float(torch.linalg.eigvalsh(clusters.covariance("x", "l")).min()) < -1e-12
+    corners = torch.from_numpy(ellipses(clusters).vertices).view(200, 13, 2)
+    assert torch.allclose(corners[..., 0], far[:, None].expand(-1, 13), atol=1e-3)
+    assert bool(corners.isfinite().all())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import ConfigError, weights_of
+from benchmark import ConfigError, Diverged, weights_of
 from benchmark.registry import NETWORKS
 from methods.finetuning.flat import Flat
 from methods.finetuning.select import layer_weights
@@ -73,6 +73,16 @@ def test_tied_weights_count_once_and_embeddings_tokens_and_biases_of_attention_n
     assert layer_weights(Tied()) == ("attention.in_proj_weight", "attention.out_proj.weight", "first.weight")
 
 
+def test_tied_weights_come_back_under_both_names():
+    network, other = Tied(), Tied()
+    flat = Flat.copy_of({name: network.get_parameter(name).detach() for name in layer_weights(network)})
+    with torch.no_grad():
+        for name, view in flat.views.items():
+            other.get_parameter(name).copy_(view)
+    assert torch.equal(other.second.weight, network.second.weight)
+    assert other.second.weight is other.first.weight
+
+
 def test_a_network_without_such_weights_is_an_error_that_lists_what_it_has():
     with pytest.raises(ConfigError, match=r"no weight of a convolutional.*weight, bias"):
         layer_weights(nn.LayerNorm(4))
@@ -93,3 +103,10 @@ def test_constant_tensors_are_left_out_and_if_all_are_that_is_an_error(caplog):
     assert "a" in caplog.text
     with pytest.raises(ConfigError, match="constant"):
         varying(("a",), {"a": 0.0})
+
+
+def test_no_deviations_and_broken_ones_are_errors_that_say_so():
+    with pytest.raises(ConfigError, match="source has no standard deviation"):
+        varying((), {})
+    with pytest.raises(Diverged, match=r"'b' is nan"):
+        varying(("a", "b"), {"a": 1.0, "b": float("nan")})

@@ -150,3 +150,34 @@ def test_twice_the_data_halve_the_weight_of_the_divergence():
 def test_a_prior_without_width_is_refused():
     with pytest.raises(ConfigError, match=r"scale of 'w' is 0\.0; it must be positive"):
         SharingPrior({"w": 0.0}, 100)
+
+
+def test_ellipse_points_of_tied_draws_add_their_pull_under_the_prior():
+    net = network().double()
+    shared = share(net, ellipses=14)
+    prior = prior_of(shared)
+    divergence = Divergence(prior, state_of(net, shared).sampler("tied"))
+    a, log_b = (tensor.detach() for tensor in divergence._gaussians.codebook.marginals())
+    generator = torch.Generator().manual_seed(0)
+    z = a + log_b.exp() * torch.randn(100_000, shared.components, generator=generator, dtype=torch.float64)
+    blend, first = shared.ellipses, shared.labels[shared.ellipses.index].long()
+    r, p = (
+        torch.cat([torch.full((n.numel(),), each[name]).double() for name, n in shared.shapes.items()])
+        for each in (shared.scale, prior.scales)
+    )
+    x = blend.alpha * z[:, first] + (1 - blend.alpha) * z[:, blend.second]
+    pulls = ((r / p)[blend.index] ** 2 * x.square()).sum(1) / 2
+    without = float((divergence.pull * (a.square() + (2 * log_b).exp()) / 2 - log_b).sum())
+    error = float(pulls.std()) / math.sqrt(len(pulls))
+    assert float(divergence()) == pytest.approx(without + float(pulls.mean()), abs=4 * error)
+
+
+@pytest.mark.parametrize("tied", ["restricted", "weak"])
+def test_a_cluster_of_ellipse_points_alone_has_no_pull(tied):
+    blend = Ellipses(torch.tensor([2, 3]), torch.tensor([0, 0]), torch.tensor([0, 9]).to(torch.uint8))
+    labelling = Labelling.of_symbols({"w": torch.Size((4,))}, {"w": 1.0}, 2, torch.tensor([0, 0, 1, 1]).byte(), blend)
+    codebook = Codebook1d(torch.tensor([[0.1, 0.4], [-2.0, -3.0]]).double())
+    sampler = Tied(SharedGaussians(labelling, codebook, torch.zeros(0), torch.zeros(0)))
+    divergence = Divergence(SharingPrior({"w": 0.5}, 1, tied=tied), sampler)
+    assert float(divergence.pull[1]) == 0
+    assert math.isfinite(float(divergence()))

@@ -13,9 +13,11 @@ from benchmark import BitWriter, ConfigError, NeededRun, PointMass, WeightSample
 from benchmark.errors import Interrupted
 from methods.finetuning.select import layer_weights
 from methods.mean_field.posterior import GaussianPosterior
-from methods.stochastic_weight_sharing import StochasticWeightSharing
+from methods.stochastic_weight_sharing import StochasticWeightSharing, record
+from methods.stochastic_weight_sharing import fit as fitting
 
 METHOD = StochasticWeightSharing()
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"/>'
 QUICK = {"epochs": 2, "batch_size": 20, "components": 12, "outlier_fraction": 0.02, "lr_codebook": 1e-2, "lr_mu": 1e-2}
 PAPER = {
     "preset": "paper",
@@ -27,7 +29,7 @@ PAPER = {
 }
 SPECIFIED = {
     "weights outliers outlier_fraction ellipses gaussians_init gaussians merges mean_kl_nats rel_mse_mu "
-    "index_entropy_bits kl_temperature elbo_per_datum val_nll_base val_nll_stage1 val_nll_shared val_nll_final "
+    "index_entropy_bits kl_weight elbo_per_datum val_nll_base val_nll_stage1 val_nll_shared val_nll_final "
     "trainable_scalars seconds_stage1 seconds_stage2 seconds_stage3 sampling scope cluster"
 }
 
@@ -86,6 +88,20 @@ def bytes_of(posterior) -> bytes:
 def told(posterior) -> dict:
     """The facts but for the times."""
     return {name: value for name, value in posterior.facts().items() if not name.startswith("seconds")}
+
+
+@pytest.fixture(autouse=True)
+def _quick_figure(request, monkeypatch):
+    """A picture takes longer than a fit of this size; one test draws it."""
+    if request.node.name != "test_the_plane_is_drawn_into_the_run_folder":
+        monkeypatch.setattr(fitting, "plane_figure", lambda plane, shared, beyond: SVG)
+
+
+def test_the_plane_is_drawn_into_the_run_folder(tmp_path):
+    fit(tmp_path, {**QUICK, "epochs": 0})
+    drawn = (tmp_path / "figures" / "plane.svg").read_text()
+    assert "12 shared Gaussians" in drawn
+    assert "2 outliers" in drawn
 
 
 def test_a_fit_leaves_the_network_alone_and_holds_a_weight_for_every_parameter_and_statistic(tmp_path):
@@ -166,9 +182,7 @@ def without_times_of(history: bytes) -> list[dict]:
 def test_the_sharing_is_not_repeated_when_a_run_goes_on(tmp_path, monkeypatch):
     with contextlib.suppress(Interrupted):
         fit(tmp_path, stop_requested=lambda: True)
-    from methods.stochastic_weight_sharing import fit as module
-
-    monkeypatch.setattr(module, "share", None)
+    monkeypatch.setattr(fitting, "share", None)
     posterior, _ = fit(tmp_path)
     assert posterior.facts()["gaussians"] == 12
 
@@ -214,7 +228,7 @@ def test_a_constant_tensor_is_not_shared(tmp_path, caplog):
 
 def test_without_validation_data_the_last_epoch_is_kept(tmp_path, caplog):
     posterior, _ = fit(tmp_path, made=problem_of(network(), network, val=None))
-    assert posterior.facts()["epoch_kept"] == 2
+    assert (posterior.facts()["keep"], posterior.facts()["epoch_kept"]) == ("last", 2)
     assert not [name for name in posterior.facts() if name.startswith("val_nll")]
     assert "no validation data" in caplog.text
 
@@ -260,3 +274,25 @@ def test_the_settings_that_a_worker_reads_back_need_the_same_runs():
     for given in ({"preset": "paper"}, {"preset": "smoke"}, {}):
         config = METHOD.Config(**given)
         assert METHOD.needs(METHOD.Config(**config.identity())) == METHOD.needs(config)
+
+
+def test_the_seconds_of_training_count_all_attempts(monkeypatch):
+    now = iter(range(0, 1_000_000, 10))  # every look at the clock is ten seconds after the one before
+    monkeypatch.setattr(record.time, "monotonic", lambda: float(next(now)))
+    first = record.Record()
+    first.begin()
+    saved = first.state_dict()
+    assert saved["seconds"] == 10
+    resumed = record.Record()
+    resumed.begin()
+    resumed.load_state_dict(saved)
+    assert resumed.seconds == 20
+
+
+def test_a_source_without_deviations_of_weights_is_refused(tmp_path):
+    net = network()
+    own = weights_of(net)
+    rest = {name: tensor for name, tensor in own.items() if name != "head.bias"}
+    biases = GaussianPosterior({"head.bias": own["head.bias"]}, {"head.bias": torch.full((3,), -3.0)}, rest)
+    with pytest.raises(ConfigError, match="source has no standard deviation"):
+        fit(tmp_path, source=biases, made=problem_of(net, network))
