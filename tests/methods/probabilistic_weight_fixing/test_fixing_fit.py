@@ -1,0 +1,482 @@
+"""Whole fits: what is fixed when, what the row is told, stopping anywhere, unusual networks, and failures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fixing_cases import METHOD, QUICK, bytes_of, decoded, fit, network
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from small_problems import digits_nlls, problem_of, with_statistics
+from torch import Tensor, nn
+
+from benchmark import ConfigError, Diverged, copy_of, weights_of
+from benchmark.errors import Interrupted
+from benchmark.predict import predict
+from methods.probabilistic_weight_fixing.passes import passes_of
+from methods.probabilistic_weight_fixing.rounds import fix_round
+from methods.probabilistic_weight_fixing.scope import scope_of
+
+FACTS = [
+    "weights",
+    "rest",
+    "buffers",
+    "unique",
+    "unique_nonzero",
+    "zero_fraction",
+    "entropy_bits",
+    "entropy_bits_nonzero",
+    "entropy_nats",
+    "bits_fixed",
+    "bits_ideal",
+    "bits_huffman",
+    "picks",
+    "phases",
+    "max_delta",
+    "late_fraction",
+    "negative_sigma",
+    "val_acc_base",
+    "val_nll_base",
+    "val_acc_mean",
+    "val_nll_mean",
+    "val_acc_draws",
+    "val_nll_draws",
+    "predict",
+    "seconds_train",
+    "seconds_cluster",
+]
+
+
+@pytest.fixture(autouse=True)
+def quick_figure(monkeypatch):
+    """A picture in no time: drawing the real one takes longer than these fits."""
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"/>'
+    monkeypatch.setattr("methods.probabilistic_weight_fixing.fit.fixing_figure", lambda rounds, book, b: svg)
+
+
+def history(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """Records of the fit, without times; only those of one event."""
+    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in record.items() if not key.startswith("seconds")}
+        for record in records
+        if event is None or record.get("event") == event
+    ]
+
+
+def told(posterior) -> dict[str, Any]:
+    """The facts but for the times."""
+    return {name: value for name, value in posterior.facts().items() if not name.startswith("seconds")}
+
+
+# ---- what a fit does -----------------------------------------------------------------------------------------------
+
+
+def test_a_fit_leaves_the_network_alone_and_every_weight_in_scope_is_on_the_grid(tmp_path):
+    made = problem_of(network(), network)
+    made.network.train()
+    before = {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
+    posterior, _ = fit(tmp_path, made)
+    assert all(torch.equal(before[name], tensor) for name, tensor in made.network.state_dict().items())
+    assert all(module.training for module in made.network.modules())
+    assert all(parameter.grad is None for parameter in made.network.parameters())
+    mean = posterior.mean()
+    assert mean.keys() == weights_of(made.network).keys()
+    for name in scope_of(made.network, "weights_and_biases").bayesian:
+        assert torch.equal(mean[name] * 128, (mean[name] * 128).round()), name
+    for name in ("token", "norm.weight", "norm.running_mean"):
+        assert not torch.equal(mean[name], before[name]), name
+
+
+def test_weights_alone_can_be_the_scope(tmp_path):
+    posterior, made = fit(tmp_path, config={"scope": "weights"})
+    assert posterior.facts()["weights"] == 72 + 24
+    bias = posterior.mean()["conv.bias"]
+    assert not torch.equal(bias * 128, (bias * 128).round())
+    assert not torch.equal(bias, weights_of(made.network)["conv.bias"])
+
+
+@pytest.mark.parametrize("config", [{}, {"preset": "paper"}, {"count": "nearest", "membership": "mean"}], ids=str)
+def test_after_every_round_just_the_share_asked_for_is_fixed(tmp_path, config):
+    posterior, _ = fit(tmp_path, config={**config, "fractions": [0.2, 0.55, 0.8, 1.0], "rest_epochs": 1})
+    rounds = history(tmp_path, "round")
+    assert [one["fixed"] for one in rounds] == [22, 59, 86, 107]
+    again = config.get("preset") == "paper"  # all weights are clustered in every round
+    assert [one["left"] for one in rounds] == ([22, 59, 86, 107] if again else [22, 37, 27, 21])
+    for one in rounds:
+        counts = [int(pick.split(":")[1]) for pick in one["picks"].split()]
+        assert sum(counts) == one["left"]
+    assert posterior.facts()["picks"] == sum(len(one["picks"].split()) for one in rounds)
+
+
+def test_a_round_that_has_nothing_to_fix_is_recorded_without_a_pick(tmp_path):
+    fit(tmp_path, config={"fractions": [0.995, 1.0], "rest_epochs": 0})  # ceil(0.995 x 107) = 107
+    last = history(tmp_path, "round")[1]
+    assert (last["left"], last["picks"], last["phases"], last["fixed"]) == (0, "", 0, 107)
+
+
+def test_what_is_fixed_in_a_round_keeps_every_bit_until_the_end(tmp_path, monkeypatch):
+    after: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def watched(weights, *given_to, **options):
+        record = fix_round(weights, *given_to, **options)
+        after.append((weights.fixed.clone(), weights.mu.clone(), weights.sigma.clone()))
+        return record
+
+    monkeypatch.setattr("methods.probabilistic_weight_fixing.fit.fix_round", watched)
+    fit(tmp_path, config={"weight_decay": 0.5, "alpha": 1.0, "decay_sigma": True})
+    _, last_mu, last_sigma = after[-1]
+    assert len(after) == 3
+    for fixed, mu, sigma in after:
+        assert torch.equal(last_mu[fixed], mu[fixed])
+        assert torch.equal(last_sigma[fixed], sigma[fixed])
+        assert not torch.equal(last_mu[~fixed], mu[~fixed]) or bool(fixed.all())
+
+
+def test_an_early_end_leaves_gaussians_and_the_file_keeps_them(tmp_path):
+    posterior, made = fit(tmp_path, config={"fractions": [0.5, 0.9], "predict": "draws"})
+    assert len(posterior._stored.free_mu) == 10
+    data = bytes_of(posterior)
+    again = decoded(data, made.network)
+    assert bytes_of(again) == data
+    assert all(torch.equal(again.mean()[name], tensor) for name, tensor in posterior.mean().items())
+
+
+def test_the_row_is_told_everything_and_finite(tmp_path):
+    posterior, _ = fit(tmp_path)
+    facts = posterior.facts()
+    assert not set(FACTS) - facts.keys()
+    assert (facts["weights"], facts["rest"], facts["buffers"]) == (107, 16 + 8, 16)
+    mean = posterior.mean()
+    flat = torch.cat([mean[name].flatten() for name in ("conv.weight", "conv.bias", "head.weight", "head.bias")])
+    assert facts["unique"] == len(flat.unique())
+    assert facts["zero_fraction"] == pytest.approx(float((flat == 0).double().mean()))
+
+
+def test_the_records_of_the_tensors_add_up_to_the_network(tmp_path):
+    posterior, made = fit(tmp_path)
+    layers, facts = history(tmp_path, "layer"), posterior.facts()
+    assert [layer["name"] for layer in layers] == list(scope_of(made.network, "weights_and_biases").bayesian)
+    n, bits = facts["weights"], facts["entropy_bits"]
+    assert sum(layer["n"] for layer in layers) == n
+    assert sum(layer["n"] * layer["entropy_bits"] for layer in layers) <= n * bits
+    assert sum(layer["n"] * layer["cross_bits"] for layer in layers) == pytest.approx(n * bits, rel=1e-9)
+    for layer in layers:
+        assert sum(map(int, layer["fixed_by_round"].split())) == layer["n"]
+        assert sum(int(entry.split(":")[1]) for entry in layer["fixed_by_omega"].split()) == layer["n"]
+        own = weights_of(made.network)[layer["name"]]
+        change = (posterior.mean()[layer["name"]] - own).square().mean().sqrt()
+        assert layer["rms_change"] == pytest.approx(float(change), rel=1e-5)
+
+
+# ---- stopping and repeating ----------------------------------------------------------------------------------------
+
+WAYS = {
+    "recommended": {},
+    "paper": {"preset": "paper"},
+    "alternate": {"alternate": True, "rest_epochs": 1},
+    "untrained": {"start_epochs": 0, "rest_epochs": 0},
+    "wide codes": {"b": 15, "rest_epochs": 1, "fractions": [0.6, 1.0]},
+}
+
+
+@pytest.mark.parametrize("config", WAYS.values(), ids=WAYS)
+def test_stopping_after_any_step_changes_no_byte_no_fact_and_no_record(tmp_path, config):
+    whole, made = fit(tmp_path / "whole", config=config)
+    parts, stops = None, 0
+    while parts is None:
+        try:
+            parts, _ = fit(tmp_path / "parts", config=config, stop_requested=lambda: True)
+        except Interrupted:
+            stops += 1
+    passes = passes_of(METHOD.Config(**{**QUICK, **config}), made)
+    assert stops == sum(max(one.steps, 1) for one in passes)
+    assert bytes_of(parts) == bytes_of(whole)
+    assert told(parts) == told(whole)
+    assert history(tmp_path / "parts") == history(tmp_path / "whole")
+
+
+def test_the_same_seed_gives_the_same_file_and_another_does_not(tmp_path):
+    one, again = (bytes_of(fit(tmp_path / name)[0]) for name in ("one", "again"))
+    assert one == again
+    other = problem_of(network(1), network)
+    assert bytes_of(fit(tmp_path / "other", other)[0]) != one
+
+
+# ---- length, rate, and what is trained -----------------------------------------------------------------------------
+
+
+def test_the_passes_are_a_short_start_and_whole_epochs_before_every_other_round():
+    made = problem_of(network(), network, n=200)
+    plan = passes_of(METHOD.Config(batch_size=10, fractions=[0.5, 0.9, 1.0], start_epochs=2), made)
+    assert [(one.round, one.steps, one.closes) for one in plan] == [
+        (0, 1, False),
+        (0, 1, True),
+        *[(1, 20, False)] * 2,
+        (1, 20, True),
+        *[(2, 20, False)] * 2,
+        (2, 20, True),
+    ]
+    half = passes_of(METHOD.Config(batch_size=10, fractions=[0.5, 1.0]), replace(made, budget=0.5))
+    assert [one.steps for one in half] == [1, 20, 20]
+
+
+def test_alternating_trains_the_means_and_then_the_sigmas():
+    made = problem_of(network(), network)
+    config = METHOD.Config(alternate=True, rest_epochs=2, start_epochs=1, fractions=[0.5, 1.0])
+    assert [one.part for one in passes_of(config, made)] == ["means", "sigmas", *["means"] * 2, *["sigmas"] * 2]
+
+
+def test_the_rate_is_high_for_short_rounds_and_low_for_long_ones(tmp_path):
+    short, _ = fit(tmp_path / "short")
+    assert short.facts()["lr"] == 1e-2
+    given_rate, _ = fit(tmp_path / "given", config={"lr": 0.05})
+    assert given_rate.facts()["lr"] == 0.05
+
+
+def test_a_frozen_layer_is_fixed_to_values_near_its_own_weights(tmp_path):
+    made = problem_of(network(), network)
+    made.network.conv.weight.requires_grad_(False)
+    made.network.token.requires_grad_(False)
+    posterior, _ = fit(tmp_path, made, {"b": 15, "sigma_init": "constant", "lr": 0.5})
+    own = weights_of(made.network)
+    assert (posterior.mean()["conv.weight"] - own["conv.weight"]).abs().max() < 0.02
+    assert (posterior.mean()["head.weight"] - own["head.weight"]).abs().max() > 0.1
+    assert torch.equal(posterior.mean()["token"], own["token"])
+
+
+def test_running_statistics_are_those_of_the_final_weights(tmp_path):
+    posterior, made = fit(tmp_path, config={"predict": "mean", "batch_size": 60})
+    with torch.no_grad():
+        weight, bias = posterior.mean()["conv.weight"], posterior.mean()["conv.bias"]
+        out = torch.nn.functional.conv2d(made.train.inputs, weight, bias)
+    expected = out.mean((0, 2, 3)), out.var((0, 2, 3))
+    assert torch.allclose(posterior.mean()["norm.running_mean"], expected[0], atol=1e-5)
+    assert torch.allclose(posterior.mean()["norm.running_var"], expected[1], rtol=1e-4)
+    left, _ = fit(tmp_path / "left", config={"predict": "mean", "batch_size": 60, "bn_reestimate_batches": 0})
+    assert not torch.allclose(left.mean()["norm.running_mean"], expected[0], atol=1e-3)
+
+
+def test_batches_that_are_too_small_keep_the_statistics_of_the_base_network(tmp_path):
+    posterior, made = fit(tmp_path, config={"batch_size": 10, "rest_epochs": 1})
+    assert posterior.facts()["bn"] == "frozen"
+    assert torch.equal(posterior.mean()["norm.running_var"], made.network.norm.running_var)
+
+
+@pytest.mark.parametrize(("norm", "used"), [(True, False), (False, True)], ids=["statistics", "no statistics"])
+def test_the_launcher_s_micro_batch_is_used_where_it_changes_no_number(tmp_path, caplog, norm, used):
+    build = network if norm else plain
+    caplog.set_level(logging.WARNING, logger="bnnbench")
+    whole, _ = fit(tmp_path / "whole", problem_of(build(), build))
+    parts, _ = fit(tmp_path / "parts", problem_of(build(), build), micro_batch=7)
+    assert ("micro-batch would change" in caplog.text) == (not used)
+    if not used:
+        assert bytes_of(whole) == bytes_of(parts)
+
+
+# ---- means or draws ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("b", [7, 4])
+def test_predictions_are_made_with_whatever_validates_better(tmp_path, b):
+    posterior, _ = fit(tmp_path, config={"b": b})
+    facts = posterior.facts()
+    better = "draws" if facts["val_nll_draws"] < facts["val_nll_mean"] else "mean"
+    assert facts["predict"] == posterior._stored.predict == better
+
+
+@pytest.mark.parametrize(("way", "tolerance"), [("mean", 1e-6), ("draws", 2e-3)])
+def test_validations_are_those_of_the_posterior_s_own_predictions(tmp_path, way, tolerance):
+    posterior, made = fit(tmp_path, config={"predict": way, "val_draws": 200, "sigma_init": "constant"})
+    scores = predict(made.network, posterior, made.val, 200, torch.Generator().manual_seed(3)).log_probs
+    nll = -float(scores[torch.arange(len(made.val)), made.val.labels].double().mean())
+    assert nll == pytest.approx(posterior.facts()[f"val_nll_{way}"], abs=tolerance)  # 2e-3: noise of 200 draws
+
+
+def test_the_mean_is_predicted_without_validation_data(tmp_path, caplog):
+    posterior, _ = fit(tmp_path, problem_of(network(), network, val=None))
+    assert posterior.facts()["predict"] == "mean"
+    assert posterior.support == 1
+    assert "no validation data" in caplog.text
+    assert not [name for name in posterior.facts() if name.startswith("val_")]
+
+
+def test_pooled_sigmas_are_one_per_value_and_unpooled_ones_one_per_cluster(tmp_path):
+    pooled, _ = fit(tmp_path / "pooled", config={"predict": "draws"})
+    apart, _ = fit(tmp_path / "apart", config={"predict": "draws", "sigma_pool": "none"})
+    assert len(pooled._stored.book) == pooled.facts()["unique"]
+    assert len(apart._stored.book) > apart.facts()["unique"]
+    assert all(torch.equal(pooled.mean()[name], tensor) for name, tensor in apart.mean().items())
+
+
+# ---- unusual networks ----------------------------------------------------------------------------------------------
+
+
+def plain(seed: int = 0) -> nn.Module:
+    return with_statistics(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)), seed)
+
+
+class Varied(nn.Module):
+    """Depthwise and dilated convolutions, attention, tied weights, a bias of one element, tensors of zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.depthwise = nn.Conv2d(4, 4, 3, groups=4, dilation=2, padding=2, padding_mode="reflect")
+        self.attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+        self.gate, self.head = nn.Linear(4, 1), nn.Linear(4, 3)
+        self.unused = nn.Linear(2, 2)
+        nn.init.zeros_(self.stem.bias)
+        with torch.no_grad():
+            self.head.weight[:, 0] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.depthwise(self.stem(x)).flatten(2).permute(2, 0, 1)
+        mixed = self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(0)
+        out: Tensor = self.head(self.two(self.one(mixed).relu()) * self.gate(mixed))
+        return out
+
+
+def varied(seed: int = 0) -> nn.Module:
+    return with_statistics(Varied, seed)
+
+
+@pytest.mark.parametrize("config", [{}, {"preset": "paper"}, {"b": 2}], ids=["recommended", "paper", "coarse"])
+def test_zeros_single_elements_groups_dilation_attention_and_ties_are_fixed(tmp_path, config):
+    made = problem_of(varied(), varied)
+    posterior, _ = fit(tmp_path, made, config)
+    for weights in (posterior.mean(), *map(copy_of, posterior.draws(2, torch.Generator().manual_seed(0)))):
+        assert all(bool(tensor.isfinite().all()) for tensor in weights.values())
+    b = config.get("b", 7)
+    for name in scope_of(made.network, "weights_and_biases").bayesian:
+        scaled = posterior.mean()[name] * 2**b
+        assert torch.equal(scaled, scaled.round()), name
+    assert bytes_of(decoded(bytes_of(posterior), varied(1))) == bytes_of(posterior)
+
+
+def test_a_network_of_zeros_has_one_value(tmp_path):
+    def build(seed: int = 0) -> nn.Module:
+        net = plain(seed)
+        for parameter in net.parameters():
+            nn.init.zeros_(parameter)
+        net[3].bias.data[0] = 0.0
+        return net
+
+    posterior, _ = fit(tmp_path, problem_of(build(), build), {"start_epochs": 0, "rest_epochs": 0})
+    assert (posterior.facts()["unique"], posterior.facts()["entropy_bits"]) == (1, 0.0)
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    b=st.integers(1, 9),
+    zero_fix=st.booleans(),
+    join=st.sampled_from(["std_mu", "keep", "div10", "div2"]),
+    reg=st.sampled_from(["released", "hinge", "none"]),
+    init=st.sampled_from(["pow2", "constant"]),
+    recluster=st.booleans(),
+)
+def test_any_settings_end_with_a_file_that_decodes(tmp_path_factory, b, zero_fix, join, reg, init, recluster):
+    config = {
+        "b": b,
+        "zero_fix": zero_fix,
+        "sigma_join": join,
+        "reg": reg,
+        "sigma_init": init,
+        "recluster_all": recluster,
+        "fractions": [0.5, 1.0],
+        "rest_epochs": 1,
+    }
+    posterior, made = fit(tmp_path_factory.mktemp("any"), config=config)
+    again = decoded(bytes_of(posterior), made.network)
+    assert all(torch.equal(again.mean()[name], tensor) for name, tensor in posterior.mean().items())
+
+
+# ---- failures ------------------------------------------------------------------------------------------------------
+
+
+def test_a_nan_weight_fails_before_any_training(tmp_path):
+    made = problem_of(network(), network)
+    with torch.no_grad():
+        made.network.conv.weight[0] = torch.nan
+    with pytest.raises(Diverged, match=r"'conv\.weight' is nan"):
+        fit(tmp_path, made)
+    assert not (tmp_path / "history.jsonl").exists()
+
+
+def test_a_network_without_layers_fails_before_any_training(tmp_path):
+    def build(seed: int = 0) -> nn.Module:
+        return nn.Sequential(nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    with pytest.raises(ConfigError, match="no weight of a convolutional"):
+        fit(tmp_path, problem_of(build(), build))
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "message"),
+    [
+        ({"inc": 1.0}, "inc\n.*greater than 1"),
+        ({"sigma_join": "mean_mu"}, "sigma_join\n.*'std_mu', 'keep', 'div10' or 'div2'"),
+        ({"fractions": [0.5, 0.5]}, r"\[0\.5, 0\.5\] are no rising shares in \(0, 1\]"),
+        ({"fractions": [0.0, 1.0]}, "no rising shares"),
+        ({"fractions": [0.5, 1.1]}, "no rising shares"),
+        ({"fractions": []}, "fractions\n.*at least 1 item"),
+        ({"delta_start": 0}, "delta_start\n.*greater than 0"),
+        ({"reg": "exponential"}, "reg\n.*'released', 'hinge' or 'none'"),
+        ({"decay_fixed": True}, "recluster_all: true or decay_fixed: false"),
+        ({"sigma_join": "keep", "sigma_pool": "none"}, "sigma_pool: value, sigma_join: std_mu or predict: mean"),
+        ({"sigma_join": "div10", "sigma_pool": "none", "predict": "draws"}, "set sigma_pool: value"),
+        ({"preset": "papers"}, "Did you mean 'paper'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_make_no_sense_are_refused_with_what_would(given_settings, message):
+    with pytest.raises(ValidationError, match=message):
+        METHOD.Config(**given_settings)
+
+
+def test_sigma_per_weight_is_legal_where_no_draw_is_stored(tmp_path):
+    posterior, _ = fit(tmp_path, config={"sigma_join": "keep", "sigma_pool": "none", "predict": "mean"})
+    assert posterior.support == 1
+    assert "val_nll_draws" in posterior.facts()
+
+
+def test_the_reach_of_the_rounds_goes_from_start_to_end():
+    config = METHOD.Config(fractions=[0.2, 0.6, 1.0], delta_start=1.0, delta_end=0.5)
+    assert config.deltas() == [1.0, 0.75, 0.5]
+    assert METHOD.Config(fractions=[1.0], delta_start=2.0).deltas() == [2.0]
+
+
+def test_the_settings_that_a_worker_reads_back_are_the_same():
+    for given_settings in ({}, {"preset": "paper"}, {"preset": "smoke"}):
+        config = METHOD.Config(**given_settings)
+        assert METHOD.Config(**config.identity()).identity() == config.identity()
+    assert [need.method for need in METHOD.needs(METHOD.Config())] == ["map"]
+
+
+# ---- digits --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("b", "cost"), [(7, 0.01), (4, 0.05)])
+def test_a_perceptron_on_digits_keeps_its_likelihood(tmp_path, b, cost):
+    config = METHOD.Config(b=b, fractions=[0.4, 0.8, 0.95, 1.0], rest_epochs=1, batch_size=64)
+    base, fitted, after = digits_nlls(tmp_path, METHOD, config, base_epochs=15)
+    assert fitted == after
+    assert fitted < base + cost
+
+
+def test_on_a_coarse_grid_training_repairs_what_clustering_breaks(tmp_path):
+    def nll(folder: str, **config: Any) -> float:
+        settings_ = METHOD.Config(b=3, predict="mean", batch_size=64, **config)
+        return digits_nlls(tmp_path / folder, METHOD, settings_, base_epochs=15)[1]
+
+    untrained = nll("untrained", start_epochs=0, rest_epochs=0)
+    assert nll("trained") < 0.8 * untrained
