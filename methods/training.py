@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -28,38 +30,69 @@ def train(
     batch_size: int,
     step: Callable[[Tensor, Tensor, int], float | Tensor],
     stateful: Mapping[str, Stateful],
+    before_epoch: Callable[[int], None] = lambda epoch: None,
     after_epoch: Callable[[int, float], bool | None] = lambda epoch, loss: None,
     data_seed: int | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> None:
     """Run `epochs` passes over the training split, from a checkpoint if there is one.
 
     step(inputs, labels, t): one optimiser step, t = 0 .. T-1 over the whole training; returns the batch loss
         (a detached tensor is not read until the epoch ends, so nothing waits for the device).
-    stateful: everything that `step` and `after_epoch` change, by name.
-    after_epoch(epoch, mean_loss): validation, logging; True ends the training early.
+    stateful: everything that `step` and the hooks change, by name.
+    before_epoch(epoch): called whenever an epoch is entered, in its middle, too, where a run goes on.
+    after_epoch(epoch, mean_loss): validation, logging; True ends the training early. The loss of no step is NaN.
     data_seed: what order and augmentation are drawn from; the run's own unless given (independent members of one run).
+    lengths: steps of each epoch, where they are cut short; 0 is legal.
 
     The order and augmentation of an epoch depend on that seed and the epoch's number only, so a run resumed
     in the middle of an epoch sees the batches that an uninterrupted one would have seen.
     """
-    steps = problem.train.steps(batch_size)
-    done, losses, stopped = _restore(ctx, stateful)
+    steps = [problem.train.steps(batch_size)] * epochs if lengths is None else list(lengths)
+    position = _restore(ctx, stateful)
     data_seed = ctx.seed_for("data") if data_seed is None else data_seed
-    for epoch in range(done // steps, epochs):
-        if stopped:
+    for epoch in range(position.epoch, epochs):
+        if position.stopped:
             break
+        before, total = sum(steps[:epoch]), sum(steps)
+        before_epoch(epoch)
         order = torch.Generator().manual_seed(seed_from(data_seed, epoch))
-        for index, (inputs, labels) in enumerate(problem.train.training_batches(batch_size, order)):
-            if epoch * steps + index < done:
+        batches = itertools.islice(problem.train.training_batches(batch_size, order), steps[epoch])
+        for index, (inputs, labels) in enumerate(batches):
+            if index < position.done:
                 continue  # already done before the interruption; drawn only to keep the generator in step
-            losses.append(_detached(step(inputs, labels, done)))
-            done += 1
-            ctx.progress(done, epochs * steps)
-            if index < steps - 1:
-                _offer(ctx, stateful, done, losses, stopped)
-        stopped = bool(after_epoch(epoch, float(torch.stack(losses).mean())))
-        losses = []
-        _offer(ctx, stateful, done, losses, stopped)
+            position.losses.append(_detached(step(inputs, labels, before + index)))
+            position.done = index + 1
+            ctx.progress(before + position.done, total)
+            if position.done < steps[epoch]:
+                position.offer(ctx, stateful)
+        position = _Position(epoch + 1, stopped=bool(after_epoch(epoch, position.mean_loss())))
+        position.offer(ctx, stateful)
+
+
+@dataclass
+class _Position:
+    """Where a training stands: the epoch, the steps done of it and their losses, and whether it was ended early."""
+
+    epoch: int = 0
+    done: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    stopped: bool = False
+
+    def mean_loss(self) -> float:
+        return float(torch.stack(self.losses).mean()) if self.losses else math.nan
+
+    def offer(self, ctx: RunContext, stateful: Mapping[str, Stateful]) -> None:
+        """A point where the run can resume."""
+        ctx.checkpoint.offer(
+            lambda: {
+                "epoch": self.epoch,
+                "done": self.done,
+                "losses": torch.stack(self.losses) if self.losses else torch.zeros(0),
+                "stopped": self.stopped,
+                "parts": {name: part.state_dict() for name, part in stateful.items()},
+            }
+        )
 
 
 def saved_part(ctx: RunContext, name: str) -> Any:
@@ -69,24 +102,13 @@ def saved_part(ctx: RunContext, name: str) -> Any:
     return None if saved is None else saved["parts"][name]
 
 
-def _restore(ctx: RunContext, stateful: Mapping[str, Stateful]) -> tuple[int, list[Tensor], bool]:
+def _restore(ctx: RunContext, stateful: Mapping[str, Stateful]) -> _Position:
     saved = ctx.checkpoint.load()
     if saved is None:
-        return 0, [], False
+        return _Position()
     for name, part in stateful.items():
         part.load_state_dict(saved["parts"][name])
-    return saved["done"], list(saved["losses"].to(ctx.device)), saved["stopped"]
-
-
-def _offer(ctx: RunContext, stateful: Mapping[str, Stateful], done: int, losses: list[Tensor], stopped: bool) -> None:
-    ctx.checkpoint.offer(
-        lambda: {
-            "done": done,
-            "stopped": stopped,
-            "losses": torch.stack(losses) if losses else torch.zeros(0),
-            "parts": {name: part.state_dict() for name, part in stateful.items()},
-        }
-    )
+    return _Position(saved["epoch"], saved["done"], list(saved["losses"].to(ctx.device)), saved["stopped"])
 
 
 def _detached(loss: float | Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 from methods.probabilistic_weight_fixing.encoding import Predict, Stored
 from methods.probabilistic_weight_fixing.figure import fixing_figure
 from methods.probabilistic_weight_fixing.learner import FixingLearner
-from methods.probabilistic_weight_fixing.passes import Pass, passes_of, train_passes
+from methods.probabilistic_weight_fixing.passes import passes_of
 from methods.probabilistic_weight_fixing.posterior import FixedPosterior
 from methods.probabilistic_weight_fixing.record import Record, Round, evaluation_columns
 from methods.probabilistic_weight_fixing.report import (
@@ -37,6 +37,7 @@ from methods.probabilistic_weight_fixing.rounds import fix_round, fixed_target
 from methods.probabilistic_weight_fixing.scope import layer_biases, scope_of
 from methods.probabilistic_weight_fixing.state import FixingState
 from methods.probabilistic_weight_fixing.validation import evaluate_draws
+from methods.training import train
 
 log = logging.getLogger("bnnbench")
 
@@ -89,29 +90,30 @@ class _Fit:
         learner = self._learner()
         step = Step(learner, micro_batch=self._micro_batch(), precision=Precision("fp32", self.ctx.device))
 
-        def begin(one: Pass) -> None:
-            learner.part = one.part
+        def before(number: int) -> None:
+            learner.part = self.passes[number].part
             self.record.training.start()
 
-        def after(number: int, loss: float | None) -> None:
+        def after(number: int, loss: float) -> None:
             step.look()
             self.record.training.stop()
-            if loss is not None:
+            if self.passes[number].steps:
                 self.ctx.log(epoch=number + 1, train_loss=loss, skipped_steps=step.skipped)
             if self.passes[number].closes:
                 self._cluster(self.passes[number].round)
                 learner.begin_round()
 
         with only_norms_training(self.network, self.bn == "train"):
-            train_passes(
+            train(
                 self.problem,
                 self.ctx,
-                self.passes,
+                epochs=len(self.passes),
                 batch_size=self.config.batch_size,
-                begin=begin,
                 step=step,
-                after=after,
                 stateful={"step": step, "record": self.record},
+                before_epoch=before,
+                after_epoch=after,
+                lengths=[one.steps for one in self.passes],
             )
         learner.release()
         self.facts |= {"skipped_steps": step.skipped, "seconds_train": self.record.training.seconds}
