@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from methods.compressed import symbol_dtype
 from methods.finetuning.flat import chunks
 from methods.probabilistic_weight_fixing.fixing import Fixing
-from methods.stochastic_weight_sharing.labelling import symbol_dtype
 
 _SIGMA_BITS = 1 << 32
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmark import BitReader, BitWriter, CorruptBitstream
+from methods.compressed import symbol_dtype
 from methods.finetuning.flat import Flat, chunks
 from methods.probabilistic_weight_fixing.codebook import Codebook
 from methods.probabilistic_weight_fixing.fixing import Fixing
-from methods.stochastic_weight_sharing.labelling import symbol_dtype
 
 Predict = Literal["mean", "draws"]
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from benchmark import BitReader, BitWriter, CorruptBitstream, Fact, Posterior, Weights, on_device_of, weights_of
+from benchmark import BitReader, BitWriter, Fact, Posterior, Weights, on_device_of
+from methods.compressed import parameters_beside
 from methods.finetuning.flat import Flat
 from methods.probabilistic_weight_fixing.encoding import Stored, read_stored, write_stored
 
@@ -71,10 +72,5 @@ class FixedPosterior(Posterior):
             CorruptBitstream: the bytes are damaged or of another architecture.
         """
         rest = on_device_of(network, src.tensors("rest"))
-        own = weights_of(network)
-        if any(name not in own or own[name].shape != tensor.shape for name, tensor in rest.items()):
-            raise CorruptBitstream("the stored point values are those of another architecture")
-        shapes = {name: value.shape for name, value in network.named_parameters() if name not in rest}
-        if not shapes or own.keys() - rest.keys() - shapes.keys():
-            raise CorruptBitstream("the stored point values leave no parameter to be fixed, or miss a buffer")
+        shapes = parameters_beside(rest, network)
         return cls(read_stored(src, shapes, next(network.parameters()).device), rest)

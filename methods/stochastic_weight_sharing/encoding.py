@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmark import BitReader, BitWriter, CorruptBitstream
-from methods.stochastic_weight_sharing.labelling import Labelling, symbol_dtype
+from methods.compressed import symbol_dtype
+from methods.stochastic_weight_sharing.labelling import Labelling
 from methods.stochastic_weight_sharing.sampler import Sampling
 from methods.stochastic_weight_sharing.sharing.plane import HIGHEST_SIGMA, LOWEST_SIGMA
 from methods.stochastic_weight_sharing.sharing.shared import Ellipses

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from methods.compressed import symbol_dtype
 from methods.finetuning.flat import Flat, chunks
 from methods.stochastic_weight_sharing.sharing.shared import Ellipses, Shared
 
@@ -141,8 +142,3 @@ class Labelling:
         shapes = {name: torch.Size(shape) for name, shape in saved["shapes"].items()}
         symbols = saved["symbols"].to(device, copy=True)
         return cls.of_symbols(shapes, saved["scale"], saved["components"], symbols, Ellipses(**blend))
-
-
-def symbol_dtype(components: int) -> torch.dtype:
-    """The narrowest type for 0..K."""
-    return next(dtype for dtype in (torch.uint8, torch.int16, torch.int32) if components <= torch.iinfo(dtype).max)
