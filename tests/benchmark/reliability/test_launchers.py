@@ -38,7 +38,7 @@ def test_two_launchers_at_once_execute_every_run_once(bench: Bench) -> None:
     outputs = [launcher.communicate(timeout=120)[0] for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
     specs = specs_of({"tiny_sgd": {"base": True}}, "tiny_sgd", seeds=3)
-    assert {spec.label for spec in specs} == {"tiny_base", "tiny_sgd base=True", "tiny_sgd"}
+    assert {spec.label for spec in specs} == {"tiny_base", "tiny_sgd base=true", "tiny_sgd"}
     assert {spec.id: outcomes(bench.store.folder(spec.id)) for spec in specs} == {spec.id: ["ok"] for spec in specs}
 
 

@@ -104,8 +104,8 @@ def test_failures_are_rows_and_do_not_stop_the_others(bench: Bench) -> None:
         ("tiny_bad how=segfault", "failed"),
         ("tiny_bad how=diverge", "diverged"),
         ("tiny_base", "failed"),
-        ("tiny_sgd base=True", "skipped"),
-        ("tiny_sgd base=False", "done"),
+        ("tiny_sgd base=true", "skipped"),
+        ("tiny_sgd base=false", "done"),
     ]
     assert named() == failed
     assert "needs tiny.tinynet.tiny_base" in statuses[specs[4].id].note
