@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 MOST_CODES = 1 << 24
-"""Largest code: float32 counts exactly up to it, and the tables over all codes stay below 300 MB."""
+"""Largest code: float32 counts exactly up to it, and a table over all codes stays below 300 MB."""
 
 
 def candidate_codes(omega: int, largest: float, b: int) -> NDArray[np.int64]:

@@ -33,7 +33,7 @@ class Codebook:
         codes, _ = value_counts(weights)
         low, span = _range(weights)
         table = torch.full((span + 1,), len(codes), dtype=symbol_dtype(len(codes)), device=codes.device)
-        table[(codes - low).long()] = torch.arange(len(codes), device=codes.device).to(table.dtype)
+        table[codes.long() - low] = torch.arange(len(codes), device=codes.device).to(table.dtype)
         labels = torch.empty(len(weights), dtype=table.dtype, device=codes.device)
         for (out,), places in zip(chunks(labels), _places(weights, low, span), strict=True):
             torch.index_select(table, 0, places, out=out)

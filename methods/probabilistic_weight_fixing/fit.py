@@ -83,9 +83,7 @@ class _Fit:
     def train(self) -> None:
         """All rounds, from a checkpoint if there is one."""
         if self.ctx.checkpoint.load() is None and self.problem.val is not None:
-            self.record.facts |= evaluation_columns(
-                "base", self._evaluate([weights_of(self.network)], self.problem.val)
-            )
+            self.record.facts |= evaluation_columns("base", self._evaluate_mean())
             self.ctx.log(event="start", **self.record.facts)
         learner = self._learner()
         step = Step(learner, micro_batch=self._micro_batch(), precision=Precision("fp32", self.ctx.device))
@@ -157,24 +155,25 @@ class _Fit:
     def _cluster(self, index: int) -> None:
         """One round: clustering, with validations of the means around it."""
         config, state, weights = self.config, self.state, self.state.weights
-        before, negative = self._evaluate_mean(), float((weights.sigma < 0).double().mean())
+        before = self._evaluate_mean()
         if config.recluster_all:
             weights.fixed.zero_()
+        negative = int((weights.sigma.lt(0) & ~weights.fixed).count_nonzero())
+        share = negative / max(1, len(weights) - int(weights.fixed.count_nonzero()))
         target = fixed_target(config.fractions[index], len(weights))
-        left = max(0, target - int(weights.fixed.sum()))
         pick_of = torch.empty(len(weights), dtype=torch.int32, device=weights.mu.device)
         done = fix_round(weights, target, config.deltas()[index], config, pick_of=pick_of, sizes=state.sizes)
         free = weights.sigma[~weights.fixed]
         one = Round(
             p=config.fractions[index],
-            left=left,
+            left=done.count,
             picks=done.picks,
             phases=done.phases,
             seconds=done.seconds,
             fixed=len(weights) - len(free),
             entropy_bits=entropy_bits(value_counts(weights)[1]),
             median_sigma=float(free.median()) if len(free) else None,
-            negative_sigma=negative,
+            negative_sigma=share,
             before=before,
             after=self._evaluate_mean(),
         )

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from methods.probabilistic_weight_fixing.free import DISTANCE_FLOOR, Free
 
-MOST_DENSE = 1 << 24
-"""Counters. Where there are more possible kinds of weights, only those that occur are numbered."""
+MOST_DENSE, MOST_PER_WEIGHT = 1 << 24, 64
+"""Counters, in all and per free weight. Where there are more possible kinds, only those that occur are numbered."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def kinds_of(free: Free, codes: NDArray[np.int64], delta: float, b: int, zero_fi
     """
     keys = _Keys(codes, delta, b, zero_fix, free.mu.device)
     kind = torch.empty(len(free), dtype=torch.int32, device=free.mu.device)
-    if keys.count <= MOST_DENSE:
+    if keys.count <= min(MOST_DENSE, MOST_PER_WEIGHT * len(free)):
         for block in free.blocks():
             kind[block] = keys.of(free, block)
         members = torch.bincount(kind, minlength=keys.count)
@@ -100,6 +100,6 @@ class _Keys:
 
     def split(self, keys: Tensor, members: Tensor, of: Tensor, number: Tensor, numbers: int) -> Kinds:
         """keys, members: (m,), of the kinds that occur, rising."""
-        pair, small = np.divmod(keys.cpu().numpy(), 2)
+        pair, small = np.divmod(keys.long().cpu().numpy(), 2)
         lo, hi = np.divmod(pair, self.base)
         return Kinds(lo, hi, small.astype(np.bool_), members.cpu().numpy(), of, number, numbers)

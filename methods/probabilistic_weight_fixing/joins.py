@@ -40,16 +40,18 @@ def fix(weights: Fixing, free: Free, pick_of: Tensor, codes: NDArray[np.int64], 
 
 
 def _deviation(free: Free, pick_of: Tensor, value: Tensor) -> Tensor:
-    """(P,) float32, of the members' mu; 0 for one member. From sums about the value, in float64: nothing cancels."""
-    sums = torch.zeros(3, len(value), dtype=torch.float64, device=value.device)
+    """(P,) float32, of the members' mu; 0 for one member. From sums about the value, in float64: nothing cancels.
+    Summed on the CPU: on a GPU the last bits would depend on the order of its threads."""
+    sums = torch.zeros(3, len(value), dtype=torch.float64)
     for block in free.blocks():
         own, pick = _members(pick_of, block)
-        x = free.mu.index_select(0, own).sub_(value.index_select(0, pick)).double()
+        x = free.mu.index_select(0, own).sub_(value.index_select(0, pick)).double().cpu()
+        pick = pick.cpu()
         sums[0] += torch.bincount(pick, minlength=len(value))
         sums[1] += torch.bincount(pick, x, minlength=len(value))
         sums[2] += torch.bincount(pick, x.square_(), minlength=len(value))
     mean, square = sums[1] / sums[0], sums[2] / sums[0]
-    return (square - mean.square_()).clamp_(min=0).sqrt_().float()
+    return (square - mean.square_()).clamp_(min=0).sqrt_().float().to(value.device)
 
 
 def _members(pick_of: Tensor, block: slice) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ class Pass:
 def passes_of(config: WeightFixingConfig, problem: Problem) -> tuple[Pass, ...]:
     """Every pass of a fit: a short training before the first round, `rest_epochs` before each other one."""
     whole = problem.train.steps(config.batch_size)
-    start = max(1, math.floor(config.start_fraction * whole))
+    start = max(1, math.floor(round(config.start_fraction * whole, 6)))
     rest = problem.epochs(config.rest_epochs)
     parts: tuple[Part, ...] = ("means", "sigmas") if config.alternate else ("all",)
     planned: list[Pass] = []

@@ -16,8 +16,8 @@ from methods.probabilistic_weight_fixing.rounds import Pick
 class Round:
     """One round. p: share to be fixed after it. left: weights to be fixed in it. phases, seconds: of the clustering.
     fixed: weights fixed after it. entropy_bits: of the labels of the fixed weights. median_sigma: of the weights that
-    are free after it, None without any. negative_sigma: share of weights whose sigma was negative before it.
-    before, after: validation of the means around the clustering, None without validation data."""
+    are free after it, None without any. negative_sigma: share of the weights that were free before it whose sigma was
+    negative. before, after: validation of the means around the clustering, None without validation data."""
 
     p: float
     left: int

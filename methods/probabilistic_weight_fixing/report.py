@@ -70,15 +70,16 @@ def huffman_bits(counts: Sequence[int]) -> int:
 
 def round_facts(rounds: Sequence[Round], delta_start: float) -> dict[str, Fact]:
     """picks, phases: of all rounds. max_delta: longest reach of a pick. late_fraction: share of the weights fixed by a
-    pick with more than 8 delta_start. negative_sigma: share of weights whose sigma training left below 0."""
+    pick with more than 8 delta_start, 0 of none. negative_sigma: largest share of the weights of a round whose sigma
+    training had left below 0."""
     picks: list[Pick] = [pick for one in rounds for pick in one.picks]
     late = sum(pick.count for pick in picks if pick.delta > LATE * delta_start)
     return {
         "picks": len(picks),
         "phases": sum(one.phases for one in rounds),
-        "max_delta": max(pick.delta for pick in picks),
-        "late_fraction": late / sum(pick.count for pick in picks),
-        "negative_sigma": rounds[-1].negative_sigma,
+        "max_delta": max((pick.delta for pick in picks), default=0.0),
+        "late_fraction": late / max(1, sum(pick.count for pick in picks)),
+        "negative_sigma": max(one.negative_sigma for one in rounds),
         "seconds_cluster": sum(one.seconds for one in rounds),
     }
 

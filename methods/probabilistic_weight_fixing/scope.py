@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from methods.finetuning.select import LAYERS, Selection, layer_weights
+from methods.finetuning.select import LAYERS, Selection, layer_weights, select_nothing
 from methods.probabilistic_weight_fixing.config import Scope
 
 BIASES = ("bias", "in_proj_bias")
@@ -15,15 +15,15 @@ def scope_of(network: nn.Module, scope: Scope) -> Selection:
     """What is fixed, as `bayesian`, trainable or not; the rest is trained as points where it requires gradients.
 
     Raises:
-        ConfigError: the network has no convolutional, linear or attention layer.
+        ConfigError: the network has no convolutional, linear or attention layer, or a parameter that is no real
+            floating-point tensor yet.
     """
+    points = select_nothing(network)
     chosen = {*layer_weights(network), *(layer_biases(network) if scope == "weights_and_biases" else ())}
-    named = list(network.named_parameters())
-    rest = [(name, parameter) for name, parameter in named if name not in chosen]
     return Selection(
-        tuple(name for name, _ in named if name in chosen),
-        tuple(name for name, parameter in rest if parameter.requires_grad),
-        tuple(name for name, parameter in rest if not parameter.requires_grad),
+        tuple(name for name, _ in network.named_parameters() if name in chosen),
+        tuple(name for name in points.trained if name not in chosen),
+        tuple(name for name in points.frozen if name not in chosen),
     )
 
 

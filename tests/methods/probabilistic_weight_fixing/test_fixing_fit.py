@@ -149,6 +149,20 @@ def test_an_early_end_leaves_gaussians_and_the_file_keeps_them(tmp_path):
     assert all(torch.equal(again.mean()[name], tensor) for name, tensor in posterior.mean().items())
 
 
+def test_a_share_of_less_than_a_weight_fixes_none_and_is_no_failure(tmp_path):
+    posterior, made = fit(tmp_path, config={"fractions": [1e-9], "predict": "draws"})
+    facts = posterior.facts()
+    assert [facts[name] for name in ("unique", "picks", "max_delta", "late_fraction")] == [0, 0, 0, 0]
+    assert len(posterior._stored.free_mu) == 107
+    assert bytes_of(decoded(bytes_of(posterior), made.network)) == bytes_of(posterior)
+
+
+def test_the_share_of_negative_sigmas_is_the_largest_of_the_rounds_among_free_weights(tmp_path):
+    posterior, _ = fit(tmp_path, config={"lr": 0.5, "clip_norm": None})
+    shares = [one["negative_sigma"] for one in history(tmp_path, "round")]
+    assert 0 < posterior.facts()["negative_sigma"] == max(shares) <= 1
+
+
 def test_the_row_is_told_everything_and_finite(tmp_path):
     posterior, _ = fit(tmp_path)
     facts = posterior.facts()
@@ -181,6 +195,7 @@ def test_the_records_of_the_tensors_add_up_to_the_network(tmp_path):
 WAYS = {
     "recommended": {},
     "paper": {"preset": "paper"},
+    "decaying": {"preset": "paper", "decay_fixed": True, "rest_epochs": 1},
     "alternate": {"alternate": True, "rest_epochs": 1},
     "untrained": {"start_epochs": 0, "rest_epochs": 0},
     "wide codes": {"b": 15, "rest_epochs": 1, "fractions": [0.6, 1.0]},
@@ -224,6 +239,10 @@ def test_the_passes_are_a_short_start_and_whole_epochs_before_every_other_round(
         *[(2, 20, False)] * 2,
         (2, 20, True),
     ]
+    made = problem_of(network(), network, n=1000)
+    cut = METHOD.Config(batch_size=10, fractions=[1.0], start_fraction=0.29)
+    assert [one.steps for one in passes_of(cut, made)] == [29]  # 0.29 x 100 is 28.999... in floating point
+    made = problem_of(network(), network, n=200)
     half = passes_of(METHOD.Config(batch_size=10, fractions=[0.5, 1.0]), replace(made, budget=0.5))
     assert [one.steps for one in half] == [1, 20, 20]
 
@@ -348,6 +367,13 @@ class Varied(nn.Module):
 
 def varied(seed: int = 0) -> nn.Module:
     return with_statistics(Varied, seed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_network_in_half_precision_is_fitted_in_single(tmp_path, dtype):
+    posterior, _ = fit(tmp_path, problem_of(network().to(dtype), network))
+    assert {tensor.dtype for tensor in posterior.mean().values()} == {torch.float32}
+    assert posterior.facts()["val_nll_base"] < 2
 
 
 @pytest.mark.parametrize("config", [{}, {"preset": "paper"}, {"b": 2}], ids=["recommended", "paper", "coarse"])

@@ -266,3 +266,12 @@ def test_facts_are_those_of_the_fit_and_are_not_in_the_bytes():
     posterior = posterior_of(network())
     assert posterior.facts() == {"weights": 107}
     assert decoded(bytes_of(posterior), network()).facts() == {}
+
+
+def test_codes_from_one_end_of_sixteen_bits_to_the_other_keep_their_labels():
+    codes = torch.tensor([-24576, 24576, 16384, -32768, 32767], dtype=torch.int16)
+    weights = Fixing.of(codes.float() * 2.0**-15, torch.zeros(5), 15)
+    weights.code.copy_(codes)
+    weights.fixed.fill_(True)
+    book = Codebook.of_values(weights)
+    assert torch.equal(book.codes[book.labels.long()], codes)

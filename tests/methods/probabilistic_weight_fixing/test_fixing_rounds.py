@@ -26,6 +26,7 @@ from torch import Tensor
 from benchmark import ConfigError, Diverged
 from methods.probabilistic_weight_fixing import free, histogram
 from methods.probabilistic_weight_fixing.candidates import candidate_codes
+from methods.probabilistic_weight_fixing.codebook import pool_sigma, value_counts
 from methods.probabilistic_weight_fixing.fixing import Fixing
 from methods.probabilistic_weight_fixing.free import Free
 from methods.probabilistic_weight_fixing.rounds import RoundRecord, fix_round, fixed_target, schedule
@@ -88,6 +89,13 @@ def test_rounds_with_a_permanent_mask_equal_the_oracle():
         assert picks_of(record) == expected["picks"]
         assert codes_of(weights) == expected["code"]
     assert_sigma(weights.sigma, torch.tensor(expected["sigma"]), rtol=2e-5)
+    pool_sigma(weights)
+    codes, counts = value_counts(weights)
+    assert codes.tolist() == case["expected"]["pooled_value_code"]
+    assert counts.tolist() == case["expected"]["pooled_count"]
+    for code, pooled in zip(codes, case["expected"]["pooled_sigma"], strict=True):
+        own = weights.sigma[weights.code == code]
+        assert_sigma(own, torch.full_like(own, pooled), rtol=2e-5)
 
 
 def test_rounds_that_cluster_all_anew_equal_the_oracle():

@@ -95,6 +95,19 @@ def test_a_network_without_layers_is_refused():
         scope_of(nn.Sequential(nn.BatchNorm2d(3)), "weights_and_biases")
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.LazyLinear(3), "'weight' is not initialised yet"),
+        (nn.Linear(3, 3, dtype=torch.complex64), "'weight' is torch.complex64"),
+    ],
+    ids=["lazy", "complex"],
+)
+def test_weights_that_are_no_real_numbers_are_refused(layer, message):
+    with pytest.raises(ConfigError, match=message):
+        scope_of(layer, "weights_and_biases")
+
+
 def test_the_flat_weights_are_the_network_s_own_and_its_tensors_are_left_alone():
     net = network()
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}

@@ -24,8 +24,6 @@ from methods.probabilistic_weight_fixing.rounds import fix_round, fixed_target
 from methods.probabilistic_weight_fixing.settings import FixingSettings
 from methods.probabilistic_weight_fixing.sigma import initial_sigma
 
-pytestmark = pytest.mark.benchmarks
-
 FRACTIONS = (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0)
 
 
@@ -72,6 +70,16 @@ def cost_of_ten_rounds(build: Callable[[], nn.Module]) -> tuple[int, list[float]
         return len(weights), seconds, (peak_memory() or 0) - resident
 
 
+def test_a_million_weights_take_less_than_half_a_second_a_round():
+    """A tenth of ResNet-18, quick enough for every run of the tests."""
+    mu = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0)) * 0.03
+    with threads(1):
+        seconds = ten_rounds(Fixing.of(mu, initial_sigma(mu, FixingSettings()), 7))
+    assert max(seconds) < 0.45
+    assert sum(seconds) < 2.4
+
+
+@pytest.mark.benchmarks
 @pytest.mark.parametrize(
     ("build", "weights", "slowest", "all_ten"),
     [(resnet18, 11_678_912, 1.5, 8.5), (resnet50, 25_502_912, 2.5, 19.0)],
@@ -94,6 +102,7 @@ def test_rounds_take_seconds_and_little_memory(
     assert beyond < min(40 * n, 2**30)
 
 
+@pytest.mark.benchmarks
 def test_rounds_that_cluster_all_anew_take_three_times_as_long_at_most():
     with threads(1):
         weights = gaussian_weights(resnet18)
