@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmark import Problem, Split, evaluating, forward, weights_of
+from methods.optimisers import Group, Sgd
 from methods.probabilistic_weight_fixing.codebook import value_counts
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 from methods.probabilistic_weight_fixing.report import entropy_bits
@@ -65,13 +66,11 @@ def trained(build: Callable[[int], nn.Module], seed: int, rate: float, epochs: i
     """By SGD with momentum, L2 and a cosine schedule."""
     net, data = build(seed).train(), digits()[0]
     order = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-3)
+    optimiser = Sgd([Group(list(net.parameters()), decay=1e-3)], nesterov=False)
     for epoch in range(epochs):
-        optimiser.param_groups[0]["lr"] = cosine(epoch, epochs, rate)
         for batch in torch.randperm(len(data), generator=order).split(BATCH):
-            optimiser.zero_grad()
             cross_entropy(net(data.inputs[batch]), data.labels[batch]).backward()
-            optimiser.step()
+            optimiser.step(cosine(epoch, epochs, rate))
     return net.eval()
 
 
