@@ -102,14 +102,12 @@ class _Fit:
             self.state = SharedState.of_saved(self.network, saved["learner"]["state"])
             return
         self.record.facts |= self.measure.before(None if config.source == "base" else self.ctx.needed[1].posterior)
-        started = time.monotonic()
         shared = self._share()
         points = Points(self.network, self.selection.trained, self.selection.frozen)
         _set(points, self.mean)
         self.state = SharedState(self.network, shared, points, config.codebook)
         if config.refresh:
             self._refresh()
-        self.record.facts |= {"seconds_stage2": time.monotonic() - started, **shared.facts}
         self.record.facts |= self.measure.validation("val_nll_shared", self.state)
         self.ctx.log(event="sharing", **self.record.facts)
 
@@ -167,14 +165,12 @@ class _Fit:
 
     def _share(self) -> Shared:
         mu = {name: self.mean[name] for name in self.sigma}
+        gradients = self._gradients(mu)
+        started = time.monotonic()
         shared = share(
-            mu,
-            self.sigma,
-            self.config,
-            scale=self.scale,
-            gradients=self._gradients(mu),
-            seed=self.ctx.seed_for("sharing"),
+            mu, self.sigma, self.config, scale=self.scale, gradients=gradients, seed=self.ctx.seed_for("sharing")
         )
+        self.record.facts |= {"seconds_stage2": time.monotonic() - started, **shared.facts}
         self.ctx.figure("plane", plane_figure(Plane(mu, self.sigma, shared.scale), shared, shared.beyond), CAPTION)
         return shared
 
