@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,10 +16,8 @@ from methods.finetuning.modes import Normalisation, only_norms_training, resolve
 from methods.finetuning.points import Points
 from methods.finetuning.precision import Precision, resolve
 from methods.finetuning.statistics import Sampler, average_statistics
-from methods.finetuning.step import Learner, Step
+from methods.finetuning.step import Learner, Step, launchers_micro_batch
 from methods.training import Stateful, cosine, train
-
-log = logging.getLogger("bnnbench")
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,8 @@ class Schedule:
         epochs = problem.epochs(config.epochs)
         size = min(config.micro_batch or config.batch_size, config.batch_size, len(problem.train))
         bn = resolve_bn(problem.network, config.bn, _smallest_pass(len(problem.train), config.batch_size, size))
-        micro_batch = config.micro_batch
-        if ctx.micro_batch is not None and ctx.micro_batch < size:
-            # An operational setting must not change a number: statistics of a part of the batch are other numbers.
-            if divisible and bn in ("none", "frozen"):
-                micro_batch = ctx.micro_batch
-            else:
-                log.warning("The launcher's micro-batch would change this run's numbers and is not used.")
+        harmless = divisible and bn in ("none", "frozen")
+        micro_batch = launchers_micro_batch(ctx, size, harmless=harmless) or config.micro_batch
         precision = Precision(resolve(config.precision, ctx.device), ctx.device)
         return cls(epochs, epochs * problem.train.steps(config.batch_size), micro_batch, bn, precision)
 

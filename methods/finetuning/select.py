@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
@@ -18,6 +19,7 @@ log = logging.getLogger("bnnbench")
 
 WEIGHT_OWNERS = (nn.Linear, _ConvNd, nn.Embedding, nn.MultiheadAttention)
 LAYERS = (nn.Linear, _ConvNd)
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 PAPER_OWNERS = (nn.Linear, nn.Conv2d, nn.BatchNorm2d, nn.PReLU)
 """The layers that BayesAdapter's code has Bayesian forms of, weights and biases."""
 
@@ -96,13 +98,29 @@ def select_nothing(network: nn.Module) -> Selection:
     )
 
 
+def select_these(network: nn.Module, chosen: Iterable[str]) -> Selection:
+    """`chosen` as the Bayesian parameters, trainable or not; the others are points, trained where they require
+    gradients.
+
+    Raises:
+        ConfigError: a parameter is no real floating-point tensor yet.
+    """
+    points, own = select_nothing(network), set(chosen)
+    return Selection(
+        tuple(name for name, _ in network.named_parameters() if name in own),
+        tuple(name for name in points.trained if name not in own),
+        tuple(name for name in points.frozen if name not in own),
+    )
+
+
 def layer_weights(network: nn.Module) -> tuple[str, ...]:
     """The matrices and filters of convolutional, linear and attention layers, in the network's order, a tied one once:
     what methods that compress a network work on. Not: biases, norms, embeddings, class tokens, buffers.
 
     Raises:
-        ConfigError: the network has none.
+        ConfigError: the network has none, or a parameter that is no real floating-point tensor yet.
     """
+    _check_kinds(network)
     owned = _owned_by(network, (*LAYERS, nn.MultiheadAttention), matrices_only=True)
     found = [name for name, _ in network.named_parameters() if name in owned]
     weights = tuple(name for name in found if "bias" not in name.rpartition(".")[2])  # bias_k of attention is 3-d
@@ -112,6 +130,17 @@ def layer_weights(network: nn.Module) -> tuple[str, ...]:
             + ", ".join([name for name, _ in network.named_parameters()][:20])
         )
     return weights
+
+
+def layer_biases(network: nn.Module) -> tuple[str, ...]:
+    """Biases of convolutional, linear and attention layers, in the network's order, a tied one once; not `bias_k` and
+    `bias_v` of attention, which are tokens."""
+    return _direct_parameters(network, (*LAYERS, nn.MultiheadAttention), ("bias", "in_proj_bias"))
+
+
+def norm_parameters(network: nn.Module) -> tuple[str, ...]:
+    """Scales and shifts of normalisation layers, in the network's order, a tied one once."""
+    return _direct_parameters(network, NORMS)
 
 
 def only_layers(network: nn.Module, selection: Selection) -> Selection:
@@ -152,6 +181,20 @@ def _owned_by(network: nn.Module, owners: tuple[type[nn.Module], ...], *, matric
         for name, parameter in network.named_parameters(remove_duplicate=False)
         if (parameter.dim() >= 2 or not matrices_only) and isinstance(_owner(network, name), owners)
     }
+
+
+def _direct_parameters(
+    network: nn.Module, owners: tuple[type[nn.Module], ...], names: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
+    """Parameters of layers of these kinds in the network's order. names: what they are called there; None: anything."""
+    owned = {
+        id(parameter)
+        for module in network.modules()
+        if isinstance(module, owners)
+        for name, parameter in module.named_parameters(recurse=False)
+        if names is None or name in names
+    }
+    return tuple(name for name, parameter in network.named_parameters() if id(parameter) in owned)
 
 
 def _owner(network: nn.Module, name: str) -> nn.Module:

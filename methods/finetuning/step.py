@@ -5,6 +5,7 @@ What the weights are and what becomes of their gradients is the `Learner`'s.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,14 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from benchmark import Diverged, forward
+from benchmark import Diverged, RunContext, forward
 from methods.finetuning.points import Points
 from methods.finetuning.precision import Precision
+
+log = logging.getLogger("bnnbench")
 
 MAX_SKIPPED = 10
 ADVICE = "Try a third of lr_mu."
 LOOK_EVERY = 16
 """Steps between looks at the counter of losses that are not finite: each look waits for the device."""
+
+
+def launchers_micro_batch(ctx: RunContext, size: int, *, harmless: bool) -> int | None:
+    """The launcher's cap on examples per forward pass, where it is below `size`. An operational setting must not change
+    a number (statistics of a part of the batch are other numbers): where it is not `harmless`, None with a warning."""
+    if ctx.micro_batch is None or ctx.micro_batch >= size:
+        return None
+    if not harmless:
+        log.warning("The launcher's micro-batch would change this run's numbers and is not used.")
+        return None
+    return ctx.micro_batch
 
 
 class Learner(ABC):

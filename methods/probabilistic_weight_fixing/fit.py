@@ -14,9 +14,9 @@ from methods.finetuning.modes import only_norms_training, resolve_bn
 from methods.finetuning.precision import Precision
 from methods.finetuning.probe import keep_used
 from methods.finetuning.search import scan_batch
-from methods.finetuning.select import Selection
+from methods.finetuning.select import Selection, layer_biases
 from methods.finetuning.statistics import average_statistics
-from methods.finetuning.step import Step
+from methods.finetuning.step import Step, launchers_micro_batch
 from methods.map.evaluation import Evaluation
 from methods.probabilistic_weight_fixing.codebook import Codebook, pool_sigma, value_counts
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
@@ -34,7 +34,7 @@ from methods.probabilistic_weight_fixing.report import (
     value_facts,
 )
 from methods.probabilistic_weight_fixing.rounds import fix_round, fixed_target
-from methods.probabilistic_weight_fixing.scope import layer_biases, scope_of
+from methods.probabilistic_weight_fixing.scope import scope_of
 from methods.probabilistic_weight_fixing.state import FixingState
 from methods.probabilistic_weight_fixing.validation import evaluate_draws
 from methods.training import train
@@ -86,7 +86,8 @@ class _Fit:
             self.record.facts |= evaluation_columns("base", self._evaluate_mean())
             self.ctx.log(event="start", **self.record.facts)
         learner = self._learner()
-        step = Step(learner, micro_batch=self._micro_batch(), precision=Precision("fp32", self.ctx.device))
+        micro_batch = launchers_micro_batch(self.ctx, self.config.batch_size, harmless=self.bn != "train")
+        step = Step(learner, micro_batch=micro_batch, precision=Precision("fp32", self.ctx.device))
 
         def before(number: int) -> None:
             learner.part = self.passes[number].part
@@ -223,13 +224,3 @@ class _Fit:
             return self.config.lr
         full_round = self.problem.epochs(self.config.rest_epochs) * self.problem.train.steps(self.config.batch_size)
         return FAST_RATE if full_round * (1 + self.config.alternate) < LONG_ROUND else SLOW_RATE
-
-    def _micro_batch(self) -> int | None:
-        """The launcher's, where it changes no number: statistics of a part of the batch are other numbers."""
-        asked = self.ctx.micro_batch
-        if asked is None or asked >= self.config.batch_size:
-            return None
-        if self.bn == "train":
-            log.warning("The launcher's micro-batch would change this run's numbers and is not used.")
-            return None
-        return asked

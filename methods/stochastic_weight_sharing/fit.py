@@ -18,7 +18,7 @@ from methods.finetuning.keep import keeper
 from methods.finetuning.loop import Schedule, fine_tune, rate_of, recipe_facts
 from methods.finetuning.points import Points, floating
 from methods.finetuning.probe import keep_used
-from methods.finetuning.select import layer_weights
+from methods.finetuning.select import layer_weights, select_these
 from methods.finetuning.statistics import average_statistics
 from methods.mean_field.prior import Prior, kl_weight, layer_scales
 from methods.optimisers import Adam, Group
@@ -30,7 +30,7 @@ from methods.stochastic_weight_sharing.measure import Measure
 from methods.stochastic_weight_sharing.posterior import SharedPosterior
 from methods.stochastic_weight_sharing.prior import Divergence, SharingPrior
 from methods.stochastic_weight_sharing.record import Record, Trained
-from methods.stochastic_weight_sharing.scope import selection_of, varying
+from methods.stochastic_weight_sharing.scope import varying
 from methods.stochastic_weight_sharing.sharing.plane import Plane, standard_deviations
 from methods.stochastic_weight_sharing.sharing.share import Gradients, share
 from methods.stochastic_weight_sharing.sharing.shared import Shared
@@ -76,7 +76,7 @@ class _Fit:
         self.mean, sigma = self._source()
         chosen = tuple(name for name in layer_weights(self.network) if name in sigma)
         deviations = standard_deviations({name: self.base[name] for name in chosen})
-        selection = selection_of(self.network, varying(chosen, deviations))
+        selection = select_these(self.network, varying(chosen, deviations))
         self.selection = keep_used(self.network, selection, problem.train, ctx.seed_for("probe"))
         self.scale = {name: deviations[name] for name in self.selection.bayesian}
         self.sigma = {name: sigma[name] for name in self.selection.bayesian}

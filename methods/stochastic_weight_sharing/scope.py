@@ -5,24 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from torch import nn
-
 from benchmark import ConfigError, require_finite
-from methods.finetuning.select import Selection
 
 log = logging.getLogger("bnnbench")
 
 ADVICE = "Look at the run of 'map' that this one starts from."
-
-
-def selection_of(network: nn.Module, chosen: tuple[str, ...], *, train_rest: bool = True) -> Selection:
-    """`chosen` as the weights with a distribution, the rest as points."""
-    rest = [(name, parameter) for name, parameter in network.named_parameters() if name not in set(chosen)]
-    return Selection(
-        chosen,
-        tuple(name for name, parameter in rest if train_rest and parameter.requires_grad),
-        tuple(name for name, parameter in rest if not (train_rest and parameter.requires_grad)),
-    )
 
 
 def varying(names: tuple[str, ...], deviations: Mapping[str, float]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from methods.finetuning.probe import keep_used
 from methods.finetuning.search import scan_batch
 from methods.finetuning.select import Selection
 from methods.finetuning.statistics import average_statistics
-from methods.finetuning.step import Step
+from methods.finetuning.step import Step, launchers_micro_batch
 from methods.map.evaluation import Evaluation
 from methods.probabilistic_weight_fixing.candidates import MOST_CODES
 from methods.probabilistic_weight_fixing.codebook import Codebook, value_counts
@@ -80,7 +80,8 @@ class _Fit:
             self.record.facts |= evaluation_columns("base", self._evaluate(weights_of(self.network)))
             self.ctx.log(event="start", **self.record.facts)
         learner = self._learner()
-        step = Step(learner, micro_batch=self._micro_batch(), precision=Precision("fp32", self.ctx.device))
+        micro_batch = launchers_micro_batch(self.ctx, self.config.batch_size, harmless=self.bn != "train")
+        step = Step(learner, micro_batch=micro_batch, precision=Precision("fp32", self.ctx.device))
 
         def after(number: int, loss: float) -> None:
             step.look()
@@ -179,16 +180,6 @@ class _Fit:
         names = self.state.mu.views
         trained = (name for name in names if self.network.get_parameter(name).requires_grad)
         return WfnLearner(self.network, self.state, self.config, self.state.mask(trained))
-
-    def _micro_batch(self) -> int | None:
-        """The launcher's, where it changes no number: statistics of a part of the batch are other numbers."""
-        asked = self.ctx.micro_batch
-        if asked is None or asked >= self.config.batch_size:
-            return None
-        if self.bn == "train":
-            log.warning("The launcher's micro-batch would change this run's numbers and is not used.")
-            return None
-        return asked
 
 
 def _check_sizes(state: FixingState) -> None:

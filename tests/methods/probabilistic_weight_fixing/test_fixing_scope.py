@@ -9,8 +9,9 @@ from torch import nn
 
 from benchmark import ConfigError, Diverged
 from benchmark.registry import NETWORKS
+from methods.finetuning.select import layer_biases
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
-from methods.probabilistic_weight_fixing.scope import layer_biases, scope_of
+from methods.probabilistic_weight_fixing.scope import scope_of
 from methods.probabilistic_weight_fixing.state import FixingState
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)

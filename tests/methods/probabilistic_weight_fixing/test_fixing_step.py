@@ -14,11 +14,12 @@ from torch.nn.functional import cross_entropy
 
 from benchmark import forward
 from methods.finetuning.precision import Precision
+from methods.finetuning.select import layer_biases
 from methods.finetuning.step import Step
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 from methods.probabilistic_weight_fixing.learner import FixingLearner
 from methods.probabilistic_weight_fixing.sampling import push, sample_into, sigma_gradient
-from methods.probabilistic_weight_fixing.scope import layer_biases, scope_of
+from methods.probabilistic_weight_fixing.scope import scope_of
 from methods.probabilistic_weight_fixing.state import FixingState
 
 NO_SKIP = torch.zeros(())

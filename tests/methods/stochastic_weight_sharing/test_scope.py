@@ -9,8 +9,8 @@ from torch import nn
 from benchmark import ConfigError, Diverged, weights_of
 from benchmark.registry import NETWORKS
 from methods.finetuning.flat import Flat
-from methods.finetuning.select import layer_weights
-from methods.stochastic_weight_sharing.scope import selection_of, varying
+from methods.finetuning.select import layer_weights, select_these
+from methods.stochastic_weight_sharing.scope import varying
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
 
@@ -91,7 +91,7 @@ def test_a_network_without_such_weights_is_an_error_that_lists_what_it_has():
 def test_the_rest_is_trained_but_for_frozen_parameters():
     network = Tied()
     network.norm.weight.requires_grad_(False)
-    selection = selection_of(network, layer_weights(network))
+    selection = select_these(network, layer_weights(network))
     assert "norm.weight" in selection.frozen
     assert {"norm.bias", "token", "embedding.weight", "attention.bias_k"} <= set(selection.trained)
     names = [name for name, _ in network.named_parameters()]

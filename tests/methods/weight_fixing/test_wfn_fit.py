@@ -16,9 +16,10 @@ from wfn_cases import METHOD, QUICK, bytes_of, decoded, fit, network
 
 from benchmark import ConfigError, CorruptBitstream, Diverged, weights_of
 from benchmark.errors import Interrupted
+from methods.finetuning.select import norm_parameters
 from methods.weight_fixing.candidates import grid_bits
 from methods.weight_fixing.schedule import Schedule
-from methods.weight_fixing.scope import norm_parameters, wfn_scope
+from methods.weight_fixing.scope import wfn_scope
 
 FACTS = {
     "bn",
