@@ -165,6 +165,7 @@ class _Sharing:
         """Labels for weights instead of cells, ellipse points, and facts."""
         clusters = self.clusters
         labels = self.cells.expand(self.labels, label_dtype(self.count))
+        del self.cells, self._binned  # eight bytes per weight that nothing below needs
         labels[self.outliers] = 0
         beyond = beyond_ellipse(self.plane, labels, self.outliers, clusters, self.settings.ellipse_quantile)
         ellipses = Ellipses.none(self.plane.device)
