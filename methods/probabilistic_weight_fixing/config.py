@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from benchmark import MethodConfig
 from methods.finetuning.config import Rate
 from methods.probabilistic_weight_fixing.presets import PRESETS
-from methods.probabilistic_weight_fixing.settings import FixingSettings
+from methods.probabilistic_weight_fixing.settings import FixingSettings, Fractions
 
 Scope = Literal["weights_and_biases", "weights"]
 
@@ -20,7 +19,7 @@ class WeightFixingConfig(FixingSettings, MethodConfig):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
-    fractions: tuple[float, ...] = Field(
+    fractions: Fractions = Field(
         (0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 1.0),
         min_length=1,
         description="p, shares of the weights that are fixed after each round, rising, in (0, 1]. Below 1 at the end: "
@@ -73,14 +72,6 @@ class WeightFixingConfig(FixingSettings, MethodConfig):
         "auto", description="with the means or with draws. auto: the lower validation NLL"
     )
     val_draws: int = Field(20, ge=1, le=10_000, description="draws of a validation")
-
-    @field_validator("fractions")
-    @classmethod
-    def _rise_to_one(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
-        rising = all(a < b for a, b in itertools.pairwise(fractions))
-        if not rising or not all(0 < p <= 1 for p in fractions):
-            raise ValueError(f"{list(fractions)} are no rising shares in (0, 1]; for example [0.5, 0.9, 1.0]")
-        return fractions
 
     @model_validator(mode="after")
     def _fits_together(self) -> WeightFixingConfig:

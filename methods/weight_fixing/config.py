@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, ClassVar
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from benchmark import MethodConfig
 from methods.finetuning.config import Rate
+from methods.probabilistic_weight_fixing.settings import Fractions
 from methods.weight_fixing.presets import PRESETS
 
 
@@ -17,7 +17,7 @@ class WfnConfig(MethodConfig):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
 
-    fractions: tuple[float, ...] = Field(
+    fractions: Fractions = Field(
         (0.3, 0.6, 0.8, 0.9, 0.95, 0.975, 0.99, 0.9975, 0.999, 1.0),
         min_length=1,
         description="p, shares of the weights that are fixed after each iteration, rising, in (0, 1]. Below 1 at the "
@@ -49,14 +49,6 @@ class WfnConfig(MethodConfig):
         le=1_000_000,
         description="batches (at most one epoch) that running statistics are averaged over at the end; 0: none",
     )
-
-    @field_validator("fractions")
-    @classmethod
-    def _rise_to_one(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
-        rising = all(a < b for a, b in itertools.pairwise(fractions))
-        if not rising or not all(0 < p <= 1 for p in fractions):
-            raise ValueError(f"{list(fractions)} are no rising shares in (0, 1]; for example [0.5, 0.9, 1.0]")
-        return fractions
 
     def distances(self) -> list[float]:
         """The relative distance of every iteration: delta T, delta (T - 1), .., delta."""

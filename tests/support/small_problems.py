@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,48 @@ def with_statistics(make: Callable[[], nn.Module], seed: int, shape: tuple[int, 
         net = make()
         net(torch.randn(64, *shape))
     return net.eval()
+
+
+class SmallWithToken(nn.Module):
+    """A convolution, a norm with statistics, a head; a parameter that belongs to no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 3)
+        self.token = nn.Parameter(torch.zeros(1, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.norm(self.conv(x)).relu().mean((2, 3)) + self.token)
+        return out
+
+
+def small_with_token(seed: int = 0) -> nn.Module:
+    """A `SmallWithToken` with running statistics that differ from their defaults."""
+    return with_statistics(SmallWithToken, seed)
+
+
+def bytes_of(posterior: Posterior) -> bytes:
+    """The posterior as it is stored."""
+    out = BitWriter()
+    posterior.encode(out)
+    return out.finish()
+
+
+def told(posterior: Posterior) -> dict[str, Any]:
+    """The facts but for the times."""
+    return {name: value for name, value in posterior.facts().items() if not name.startswith("seconds")}
+
+
+def history(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
+    """Records of a fit, without times; only those of one event."""
+    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [
+        {key: value for key, value in record.items() if not key.startswith("seconds")}
+        for record in records
+        if event is None or record.get("event") == event
+    ]
 
 
 def split(n: int, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Split:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from fixing_cases import METHOD, QUICK, bytes_of, decoded, fit, network
+from fixing_cases import METHOD, QUICK, decoded, fit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from small_problems import digits_nlls, problem_of, with_statistics
+from small_problems import bytes_of, digits_nlls, history, problem_of, told, with_statistics
+from small_problems import small_with_token as network
 from torch import Tensor, nn
 
 from benchmark import ConfigError, Diverged, copy_of, weights_of
@@ -59,21 +58,6 @@ def quick_figure(monkeypatch):
     """A picture in no time: drawing the real one takes longer than these fits."""
     svg = '<svg xmlns="http://www.w3.org/2000/svg"/>'
     monkeypatch.setattr("methods.probabilistic_weight_fixing.fit.fixing_figure", lambda rounds, book, b: svg)
-
-
-def history(folder: Path, event: str | None = None) -> list[dict[str, Any]]:
-    """Records of the fit, without times; only those of one event."""
-    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in record.items() if not key.startswith("seconds")}
-        for record in records
-        if event is None or record.get("event") == event
-    ]
-
-
-def told(posterior) -> dict[str, Any]:
-    """The facts but for the times."""
-    return {name: value for name, value in posterior.facts().items() if not name.startswith("seconds")}
 
 
 # ---- what a fit does -----------------------------------------------------------------------------------------------

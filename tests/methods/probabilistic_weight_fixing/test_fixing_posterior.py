@@ -7,10 +7,12 @@ from collections import Counter
 
 import pytest
 import torch
-from fixing_cases import bytes_of, decoded, network
+from fixing_cases import decoded
 from fixing_oracles import oracle
 from hypothesis import given
 from hypothesis import strategies as st
+from small_problems import bytes_of
+from small_problems import small_with_token as network
 from torch import Tensor, nn
 
 from benchmark import BitReader, BitWriter, CorruptBitstream, copy_of, weights_of

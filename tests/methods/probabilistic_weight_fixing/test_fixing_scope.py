@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fixing_cases import network
+from small_problems import small_with_token as network
 from torch import nn
 
 from benchmark import ConfigError, Diverged

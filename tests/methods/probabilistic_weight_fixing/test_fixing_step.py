@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fixing_cases import network
 from fixing_oracles import oracle
 from hypothesis import given
 from hypothesis import strategies as st
+from small_problems import small_with_token as network
 from small_problems import split
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_problems import small_with_token as network
 from small_problems import split
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from wfn_cases import network
 
 from benchmark import forward
 from methods.finetuning.precision import Precision
