@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Diverged,
         EnvironmentProblem,
         MissingPackage,
+        NotApplicable,
         nearest,
         unknown,
     )
@@ -69,6 +70,7 @@ _HOME = {
         "Diverged",
         "EnvironmentProblem",
         "MissingPackage",
+        "NotApplicable",
         "nearest",
         "unknown",
     ),
@@ -97,6 +99,7 @@ __all__ = [
     "Need",
     "NeededRun",
     "NetworkFamily",
+    "NotApplicable",
     "PointMass",
     "Pool",
     "Posterior",

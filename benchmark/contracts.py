@@ -48,6 +48,12 @@ class Posterior(ABC):
         M: an ensemble); None for a continuous posterior. The suite predicts with min(S, support) draws."""
         return None
 
+    @property
+    def prediction_draws(self) -> int | None:
+        """Draws that every prediction averages whatever the protocol's S, where fewer would be another predictive (the
+        stored samples of a chain); None to follow the protocol. Tables show the number."""
+        return None
+
     @abstractmethod
     def draws(self, n: int, generator: torch.Generator) -> Iterator[Weights]:
         """`n` weight samples. The generator (CPU) is the only source of randomness; `draws(5)` is a prefix of
@@ -103,7 +109,8 @@ class Posterior(ABC):
         """Finite numbers and short texts worth a column: outliers, acceptance, KL per weight, ...
 
         The fact `marks`, a text with commas, holds what a reader of the row must know ("fixed sigma"); tables show it
-        behind the row's name."""
+        behind the row's name. The fact `ranked: False` is for a control: its row is shown, and no cell of it is marked
+        as the best."""
         return {}
 
 
@@ -208,9 +215,31 @@ class Method(ABC):
     preload: ClassVar[tuple[str, ...]] = ()
     """Slow modules that runs with this method import; a launcher may import them once for all its workers."""
 
+    reference: ClassVar[bool] = False
+    """Whether its predictive is what the other rows of a table are compared with (`agreement`, `tv`), unless the study
+    names another: the gold standard, where it can be had."""
+
     def needs(self, config: Any) -> tuple[Need, ...]:
         """Runs to start from, the base network first. Empty: the method trains from initialisation."""
         return ()
+
+    def companions(self, config: Any) -> tuple[Need, ...]:
+        """Rows without which this one would be misread (a control); a study that has this row gets them as well."""
+        return ()
+
+    def settled(self, config: Any, task: TaskInfo, network: Callable[[], nn.Module]) -> Any:
+        """The settings with everything decided that depends on task and network. Called while planning; the run's
+        identity holds what comes back, and settled settings come back as they are.
+
+        network: builds the architecture without memory for its weights (meta device). It imports torch: call it only
+        where something is left to decide.
+        """
+        return config
+
+    def title(self, config: Any, needed: Sequence[Need]) -> str:
+        """What tables call the method with these settings; `needed`: its needs, settled. The name, unless the same
+        settings cover what readers would want told apart."""
+        return self.name
 
     @abstractmethod
     def fit(self, problem: Problem, ctx: RunContext, config: Any) -> Posterior:

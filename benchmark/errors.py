@@ -39,6 +39,11 @@ class MissingPackage(EnvironmentProblem):
     says how to install it."""
 
 
+class NotApplicable(ConfigError):
+    """A method cannot be had for this network or task at all; the run becomes a row with status `skipped`. The text
+    says for which it can."""
+
+
 class PredictionError(BenchError, ValueError):
     """Stored predictions break a rule of `predictions.npz` (first bad row named)."""
 

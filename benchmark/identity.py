@@ -75,7 +75,8 @@ class Part:
 class RunSpec:
     """One cell of a study for one seed. `needs` are the ids of the runs it starts from, in the method's order.
 
-    `given` is how the method's settings were spelled; it labels the row and is not part of the identity.
+    `given` is how the method's settings were spelled and `title` what the method is called with them (its name, if
+    empty); they label the row and are not part of the identity.
     """
 
     task: Part
@@ -86,6 +87,7 @@ class RunSpec:
     seed: int
     needs: tuple[str, ...] = ()
     given: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
 
     def identity(self) -> dict[str, Any]:
         """The value that is hashed, as plain JSON types."""
@@ -115,11 +117,11 @@ class RunSpec:
     @property
     def label(self) -> str:
         """The method with the settings that were spelled out: `mean_field epochs=4`."""
-        return label_of(self.method.name, self.given)
+        return label_of(self.title or self.method.name, self.given)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `spec.json`."""
-        return {**self.identity(), "given": dict(self.given), "id": self.id}
+        return {**self.identity(), "given": dict(self.given), "title": self.title, "id": self.id}
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> RunSpec:
@@ -140,6 +142,7 @@ class RunSpec:
                 seed=value["seed"],
                 needs=tuple(value["needs"]),
                 given=value["given"],
+                title=value.get("title", ""),  # specifications of earlier versions have none
             )
             found, said = spec.id, value["id"]
         except (KeyError, TypeError, ValueError) as error:
@@ -151,9 +154,9 @@ class RunSpec:
         return spec
 
 
-def label_of(method: str, given: Mapping[str, Any]) -> str:
-    """A row's name: the method and its spelled-out settings, in the order they were written."""
-    return " ".join([method, *(f"{key}={short_value(value)}" for key, value in given.items())])
+def label_of(title: str, given: Mapping[str, Any]) -> str:
+    """A row's name: the method's title and its spelled-out settings, in the order they were written."""
+    return " ".join([title, *(f"{key}={short_value(value)}" for key, value in given.items())])
 
 
 def short_value(value: Any) -> str:

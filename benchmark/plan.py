@@ -5,13 +5,17 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmark.contracts import Task
+from benchmark.config import Config
+from benchmark.contracts import Method, Need, Task, TaskInfo
 from benchmark.errors import ConfigError, UnknownNameError, nearest
 from benchmark.identity import Part, RunSpec
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.study import Item, Study, make_item
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a study, every run after the runs it needs; and the cells that the study excludes."""
+    """The runs of a study, every run after the runs it needs; and the cells that the study excludes.
+
+    references: row -> the run whose predictive it is compared with, for studies that have one; a reference is its own.
+    """
 
     study: Study
     cells: tuple[Cell, ...]
     excluded: tuple[RunSpec, ...] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def specs(self) -> dict[str, RunSpec]:
@@ -55,9 +63,10 @@ class _Planner:
     study: Study
     cells: dict[str, Cell] = field(default_factory=dict)
     excluded: list[RunSpec] = field(default_factory=list)
+    references: dict[str, str] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
-    _parts: dict[int, tuple[Item, Part]] = field(default_factory=dict)
+    _settled: dict[tuple[Any, ...], _Settled] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], tuple[RunSpec, ...]] = field(default_factory=dict)
 
     def plan(self) -> Plan:
@@ -65,14 +74,18 @@ class _Planner:
         for task in self.study.tasks:
             plugin = TASKS.get(task.name)
             self._refuse_attacks_without_bounds(task, plugin)
-            place = (Part(task.name, plugin.version, task.config.identity()), plugin.fingerprint(task.config))
+            part = Part(task.name, plugin.version, task.config.identity())
+            fingerprint, info = plugin.fingerprint(task.config), plugin.info(task.config)
             for network in self.study.networks:
-                part = Part(network, NETWORKS.family(network)[1].version)
+                version = NETWORKS.family(network)[1].version
+                place = _Place(part, fingerprint, info, Part(network, version), protocol)
                 for method in self.study.methods:
                     for seed in self.study.seeds:
-                        self._add_row(method, place, part, protocol, seed)
+                        self._add_row(method, place, seed)
+                    self._add_companions(method, place)
+                self._compare(place)
         self._refuse_idle_patterns()
-        return Plan(self.study, tuple(self.cells.values()), tuple(self.excluded))
+        return Plan(self.study, tuple(self.cells.values()), tuple(self.excluded), self.references)
 
     def _refuse_attacks_without_bounds(self, task: Item, plugin: Task) -> None:
         attacks = self.study.protocol.attacks
@@ -97,11 +110,14 @@ class _Planner:
                     f"study '{self.study.name}': the exclude pattern {dict(pattern)} matches no run of the study.{near}"
                 )
 
-    def _add_row(
-        self, method: Item, task: tuple[Part, str], network: Part, protocol: Mapping[str, Any], seed: int
-    ) -> None:
-        names = {"task": task[0].name, "network": network.name, "method": method.name, "seed": str(seed)}
-        specs = self._with_needs(method, task, network, protocol, seed, ())
+    def _add_row(self, method: Item, place: _Place, seed: int) -> None:
+        names = {
+            "task": place.task.name,
+            "network": place.network.name,
+            "method": method.name,
+            "seed": str(seed),
+        }
+        specs = self._with_needs(method, place, seed, ())
         own = specs[-1]
         hits = {index for index, pattern in enumerate(self.study.exclude) if _matches(pattern, names)}
         if hits:
@@ -110,65 +126,115 @@ class _Planner:
             return
         for spec in specs[:-1]:
             self.cells.setdefault(spec.id, Cell(spec, row=False))
-        self.cells[own.id] = Cell(own, row=True)  # a run that another one needed before keeps its earlier place
+        known = self.cells.get(own.id)  # a run that another one needed before keeps its earlier place
+        self.cells[own.id] = known if known is not None and known.row else Cell(own, row=True)
 
-    def _with_needs(
-        self,
-        method: Item,
-        task: tuple[Part, str],
-        network: Part,
-        protocol: Mapping[str, Any],
-        seed: int,
-        chain: tuple[str, ...],
-    ) -> tuple[RunSpec, ...]:
+    def _add_companions(self, method: Item, place: _Place) -> None:
+        """Rows that the method's row is not to be seen without, for every seed, unless the study excludes them."""
+        plugin = METHODS.get(method.name)
+        if type(plugin).companions is Method.companions:
+            return
+        for companion in plugin.companions(self._settle(method, place).config):
+            item = self._needed_item(method.name, companion)
+            for seed in self.study.seeds:
+                self._add_row(item, place, seed)
+
+    def _compare(self, place: _Place) -> None:
+        """Note for every row of a place the run that it is compared with; the reference must be a row itself."""
+        reference = self.study.reference
+        if reference is None:
+            return
+        for seed in self.study.seeds:
+            run = self._with_needs(reference, place, seed, ())[-1]
+            if run.id not in self.cells or not self.cells[run.id].row:
+                continue  # the study excludes it here
+            for cell in self.cells.values():
+                spec = cell.spec
+                if cell.row and spec.task is run.task and spec.network == run.network and spec.seed == seed:
+                    self.references[spec.id] = run.id
+
+    def _with_needs(self, method: Item, place: _Place, seed: int, chain: tuple[str, ...]) -> tuple[RunSpec, ...]:
         """The runs that `method` needs, depth first, and last its own. Runs that many rows share are made once."""
-        key = (id(method), id(task[0]), network.name, seed)
+        key = (id(method), place.key, seed)
         if key not in self._made:
-            self._made[key] = tuple(self._make(method, task, network, protocol, seed, chain))
+            self._made[key] = tuple(self._make(method, place, seed, chain))
         return self._made[key]
 
-    def _make(
-        self,
-        method: Item,
-        task: tuple[Part, str],
-        network: Part,
-        protocol: Mapping[str, Any],
-        seed: int,
-        chain: tuple[str, ...],
-    ) -> Iterator[RunSpec]:
+    def _make(self, method: Item, place: _Place, seed: int, chain: tuple[str, ...]) -> Iterator[RunSpec]:
         if method.name in chain:
             raise ConfigError(f"methods need each other in a circle: {' -> '.join([*chain, method.name])}.")
-        ids = []
-        for need in METHODS.get(method.name).needs(method.config):
-            item = self._needed_item(method.name, need.method, need.config)
-            specs = self._with_needs(item, task, network, protocol, seed, (*chain, method.name))
+        ids, needed = [], []
+        plugin, settled = METHODS.get(method.name), self._settle(method, place)
+        for need in plugin.needs(settled.config):
+            specs = self._with_needs(self._needed_item(method.name, need), place, seed, (*chain, method.name))
             ids.append(specs[-1].id)
+            needed.append(Need(need.method, specs[-1].method.config))
             yield from specs
         yield RunSpec(
-            task=task[0],
-            fingerprint=task[1],
-            network=network,
-            method=self._part(method),
-            protocol=protocol,
+            task=place.task,
+            fingerprint=place.fingerprint,
+            network=place.network,
+            method=settled.part,
+            protocol=place.protocol,
             seed=seed,
             needs=tuple(ids),
             given=method.given,
+            title=plugin.title(settled.config, needed),
         )
 
-    def _needed_item(self, asking: str, name: str, config: Mapping[str, Any]) -> Item:
-        key = (name, repr(sorted(config.items())))
+    def _needed_item(self, asking: str, need: Need) -> Item:
+        key = (need.method, repr(sorted(need.config.items())))
         if key not in self._items:
+            defaults = self.study.defaults.get(need.method, {})
             try:
-                self._items[key] = make_item(METHODS, name, config, self.study.defaults.get(name, {}))
+                self._items[key] = make_item(METHODS, need.method, need.config, defaults)
             except UnknownNameError as error:
-                raise ConfigError(f"method '{asking}' needs runs of '{name}': {error}") from error
+                raise ConfigError(f"method '{asking}' needs runs of '{need.method}': {error}") from error
         return self._items[key]
 
-    def _part(self, method: Item) -> Part:
-        if id(method) not in self._parts:
-            part = Part(method.name, METHODS.get(method.name).version, method.config.identity())
-            self._parts[id(method)] = (method, part)  # the item is kept alive, so that its id stays its own
-        return self._parts[id(method)][1]
+    def _settle(self, method: Item, place: _Place) -> _Settled:
+        """The settings of a method on one task and network, as the method decides them; asked once."""
+        key = (id(method), place.key)
+        if key not in self._settled:
+            plugin, config = METHODS.get(method.name), method.config
+            if type(plugin).settled is not Method.settled:
+                config = plugin.settled(config, place.info, place.build)
+            part = Part(method.name, plugin.version, config.identity())
+            self._settled[key] = _Settled(method, config, part)
+        return self._settled[key]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the methods of a study are run: one task, one network, the protocol."""
+
+    task: Part
+    fingerprint: str
+    info: TaskInfo
+    network: Part
+    protocol: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Tells the places of one study apart."""
+        return id(self.task), self.network.name
+
+    def build(self) -> nn.Module:
+        """The architecture on the meta device: shapes without memory."""
+        import torch
+
+        with torch.device("meta"):
+            family = NETWORKS.family(self.network.name)[1]
+            return family.build(self.network.name, self.info.input_shape, self.info.n_classes)
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """The settings of an item at one place. item: kept alive, so that its id stays its own."""
+
+    item: Item
+    config: Config
+    part: Part
 
 
 def _matches(pattern: Mapping[str, str], names: Mapping[str, str]) -> bool:

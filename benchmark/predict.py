@@ -95,7 +95,10 @@ def predict(
 
 
 def effective_draws(posterior: Posterior, draws: int) -> int:
-    """S: the draws that are made when `draws` are asked for; a finite posterior has no more than its support."""
+    """S: the draws that are made when `draws` are asked for; a finite posterior has no more than its support, and one
+    may insist on a number of its own."""
+    if posterior.prediction_draws is not None:
+        return posterior.prediction_draws
     return draws if posterior.support is None else min(draws, posterior.support)
 
 

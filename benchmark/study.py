@@ -22,7 +22,19 @@ from benchmark.settings import brief, expand_axes, explain
 from benchmark.studies import FOLDER as BUILT_IN
 from benchmark.yamlfile import COMMAND_LINE, Marked, Place, parse
 
-KEYS = ("name", "description", "tasks", "networks", "methods", "seeds", "protocol", "defaults", "exclude", "launcher")
+KEYS = (
+    "name",
+    "description",
+    "tasks",
+    "networks",
+    "methods",
+    "reference",
+    "seeds",
+    "protocol",
+    "defaults",
+    "exclude",
+    "launcher",
+)
 EXCLUDE_KEYS = ("task", "network", "method", "seed")
 
 
@@ -37,7 +49,10 @@ class Item:
 
 @dataclass(frozen=True)
 class Study:
-    """A validated study. Axes are expanded: each `Item` is one point."""
+    """A validated study. Axes are expanded: each `Item` is one point.
+
+    reference: the one of `methods` whose predictive the other rows are compared with, or None.
+    """
 
     name: str
     description: str
@@ -49,6 +64,7 @@ class Study:
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exclude: tuple[Mapping[str, str], ...] = ()
     launcher: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reference: Item | None = None
 
 
 def find_study(name: str) -> Path:
@@ -116,18 +132,37 @@ def validate(marked: Marked) -> Study:
         if key not in KEYS:
             raise ConfigError(unknown("key", str(key), KEYS, marked.where((key,))))
     defaults = _defaults(marked)
+    methods = tuple(_items(marked, "methods", METHODS, defaults))
     return Study(
         name=_name(marked),
         description=_text(marked, "description", ""),
         tasks=tuple(_items(marked, "tasks", TASKS, {})),
         networks=tuple(_networks(marked)),
-        methods=tuple(_items(marked, "methods", METHODS, defaults)),
+        methods=methods,
         seeds=_seeds(marked),
         protocol=_validated(Protocol, _given(marked, "protocol", {}), marked, ("protocol",)),
         defaults=defaults,
         exclude=tuple(_excludes(marked)),
         launcher=_launcher(marked),
+        reference=_reference(marked, methods, defaults),
     )
+
+
+def _reference(marked: Marked, methods: tuple[Item, ...], defaults: Mapping[str, Mapping[str, Any]]) -> Item | None:
+    """The method of that name and settings among `methods`; without the key, the one that is made to be a reference, if
+    there is just one."""
+    if marked.value.get("reference") is None:
+        made_for_it = [item for item in methods if METHODS.get(item.name).reference]
+        return made_for_it[0] if len(made_for_it) == 1 else None
+    where, asked = marked.where(("reference",)), tuple(_items(marked, "reference", METHODS, defaults))
+    same = [item for item in methods if (item.name, item.config) in [(each.name, each.config) for each in asked]]
+    if len(asked) != 1 or len(same) != 1:
+        rows = ", ".join(dict.fromkeys(item.name for item in methods))
+        raise ConfigError(
+            f"{where}: 'reference' is one of the study's methods with the same settings, got "
+            f"{brief(marked.value['reference'])}. Name a row of 'methods' ({rows}), or add it there."
+        )
+    return same[0]
 
 
 def make_item(registry: Any, name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Item:

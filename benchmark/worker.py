@@ -222,13 +222,13 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def classify(error: BaseException) -> tuple[str, bool]:
     """The status of a run that ended with `error`, and whether the cause is the machine's and not the code's."""
-    from benchmark.errors import Diverged, EnvironmentProblem, Interrupted, MissingPackage
+    from benchmark.errors import Diverged, EnvironmentProblem, Interrupted, MissingPackage, NotApplicable
 
     if isinstance(error, Interrupted | KeyboardInterrupt | Superseded):
         return "killed", True
     if isinstance(error, Diverged):
         return "diverged", False
-    if isinstance(error, MissingPackage):
+    if isinstance(error, MissingPackage | NotApplicable):
         return "skipped", False
     if isinstance(error, MemoryError) or _is_torch_oom(error):
         return "oom", False

@@ -52,6 +52,8 @@ def command(
     statuses = store.statuses(planned.specs if planned else specs)
     name = planned.study.name if planned else "all"
     records = leaderboard.collect(store, specs, statuses)
+    if planned:
+        records = leaderboard.with_references(records, planned.references, store)
     if not records and not as_json:
         click.echo(f"No runs under {store.runs}. To make some: bnnbench run quick")
         return

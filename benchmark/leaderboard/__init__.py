@@ -1,6 +1,7 @@
 """The leaderboard: `collect` runs, `build` one aggregate, show it in many views.
 
     records = collect(store, plan.rows, store.statuses(plan.specs))
+    records = with_references(records, plan.references, store)
     leaderboard = build(records, sort="nll")
     print_terminal(leaderboard)
     write_all(leaderboard, store.root / "leaderboard" / name)
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from benchmark.leaderboard.jsonview import as_json
     from benchmark.leaderboard.markdown import as_markdown
     from benchmark.leaderboard.records import Record, collect
+    from benchmark.leaderboard.reference import with_references
     from benchmark.leaderboard.table import Leaderboard, build
     from benchmark.leaderboard.terminal import as_text, print_terminal
     from benchmark.leaderboard.write import write_all
@@ -29,6 +31,7 @@ _HOME = {
     "benchmark.leaderboard.html": ("as_html",),
     "benchmark.leaderboard.jsonview": ("as_json",),
     "benchmark.leaderboard.markdown": ("as_markdown",),
+    "benchmark.leaderboard.reference": ("with_references",),
     "benchmark.leaderboard.table": ("Leaderboard", "build"),
     "benchmark.leaderboard.terminal": ("as_text", "print_terminal"),
     "benchmark.leaderboard.write": ("write_all",),
@@ -47,6 +50,7 @@ __all__ = [
     "collect",
     "print_terminal",
     "runs_as_csv",
+    "with_references",
     "write_all",
 ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmark.errors import ConfigError, unknown
 from benchmark.leaderboard.cell import WITH_BASE
 from benchmark.leaderboard.records import Record
-from benchmark.metrics.catalogue import METRICS, PER_SET, metric_of
+from benchmark.metrics.catalogue import COMPARISON_METRICS, METRICS, PER_SET, metric_of
 from benchmark.metrics.record import Direction
 from benchmark.metrics.views import unit
 
@@ -26,6 +26,8 @@ MAIN = (
 """The obligatory columns of a main table; S and coverage stand in every table besides."""
 KNOWN_LAW = ("excess_nll", "true_ece15")
 """Added for a task whose exact p(y | x) is known."""
+COMPARED = tuple(metric.name for metric in COMPARISON_METRICS)
+"""Added where runs are compared with a reference predictive."""
 FLOORS = {"ece15": "ece15_floor", "ece15m": "ece15m_floor"}
 """The value that a perfectly calibrated predictor would get, printed beside a calibration error."""
 BY_NAME = "method"
@@ -44,6 +46,8 @@ _HEADERS = {
     "ratio_mf32": "mf32/size",
     "excess_nll": "excess NLL",
     "true_ece15": "true ECE15",
+    "agreement": "agree",
+    "tv": "TV",
     "train_seconds": "train",
     WITH_BASE: "+ base",
     "latency_ms": "latency",
@@ -85,7 +89,8 @@ def choose(
         ConfigError: a name that is no metric, or no columns at all.
     """
     runs = list(records)
-    main = (*MAIN, *KNOWN_LAW) if _law_is_known(runs) else MAIN
+    compared = any(record.compared_with is not None for record in runs)
+    main = (*MAIN, *(KNOWN_LAW if _law_is_known(runs) else ()), *(COMPARED if compared else ()))
     if columns is None:
         return tuple(column(name) for name in main)
     own = [name for name in columns if not name.startswith("+")]

@@ -28,6 +28,7 @@ class Record:
         taken for one; empty without needs, None when a needed run cannot be read.
     detail: what the last attempt left behind when there is no result: phase, type, message, last_lines.
     figures: the folder of the figures that the method made of its fit, which need not exist; None: none can.
+    compared_with: the run of which `agreement` and `tv` among the metrics tell (`leaderboard.reference`).
     """
 
     spec: RunSpec
@@ -38,6 +39,7 @@ class Record:
     lineage: str | None = ""
     detail: Mapping[str, Any] = field(default_factory=dict)
     figures: Path | None = None
+    compared_with: Record | None = None
 
     @property
     def run(self) -> str:
@@ -63,6 +65,11 @@ class Record:
     def facts(self) -> Mapping[str, Any]:
         """What the posterior says of itself."""
         return self.result["facts"] if self.result is not None else {}
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its numbers compete; those of a control do not."""
+        return self.facts.get("ranked") is not False
 
     @property
     def code(self) -> str | None:

@@ -17,6 +17,7 @@ from benchmark.leaderboard.names import row_names, short_settings, table_titles
 from benchmark.leaderboard.pause import without_garbage_collection
 from benchmark.leaderboard.ranking import marks, natural, order
 from benchmark.leaderboard.records import Record, part_text
+from benchmark.leaderboard.reference import COMPARED, reference_notes
 from benchmark.leaderboard.versions import metric_versions
 from benchmark.metrics.record import Direction
 from benchmark.statistics import Mark
@@ -40,6 +41,11 @@ class Row:
     def finished(self) -> int:
         """Seeds with a result."""
         return sum(record.finished for record in self.records)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether its cells compete for being the best of their column."""
+        return all(record.ranked for record in self.records)
 
     @property
     def coverage(self) -> str:
@@ -192,7 +198,10 @@ def _table(title: str, records: list[Record], columns: tuple[Column, ...], sort:
         spec.protocol,
         columns,
         tuple(sorted(blocks, key=lambda block: natural(block.network))),
-        tuple(why for metric, why in withheld.items() if any(metric == each.name for each in columns)),
+        (
+            *(why for metric, why in withheld.items() if any(metric == each.name for each in columns)),
+            *(reference_notes(records) if any(each.name in COMPARED for each in columns) else ()),
+        ),
     )
 
 
@@ -221,7 +230,7 @@ def _block(
         )
         for named in row_names(records)
     }
-    marked = _marks(rows, columns)
+    marked = _marks({key: row for key, row in rows.items() if row.ranked}, columns)
     ordered = sorted(rows, key=lambda key: (natural(rows[key].label), key), reverse=sort == f"-{BY_NAME}")
     name, worst_first = sort.removeprefix("-"), sort.startswith("-")
     if name != BY_NAME:

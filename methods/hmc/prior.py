@@ -44,7 +44,7 @@ def prior_scales(
     if setting == "map":
         if l2 <= 0:
             raise ConfigError(
-                "prior_std: map takes the prior from the L2 of the base network, and this one has none (the decay of AdamW "
+                "prior_std: map takes the prior from the L2 of the base network, and this one has none (AdamW's decay "
                 "is no prior). Set a number: 1.0 for a perceptron, 0.45 for a convolutional network, "
                 "0.2 for a transformer; or train the base network by SGD: defaults: {map: {optimiser: sgd}}."
             )

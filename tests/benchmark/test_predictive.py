@@ -261,6 +261,18 @@ def test_an_ensemble_predicts_with_no_more_draws_than_it_has_members(asked, made
     torch.testing.assert_close(result.log_probs.double().exp(), probs.detach(), rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("asked", [1, 5, 40])
+def test_a_posterior_that_insists_on_its_draws_is_predicted_with_all_of_them(asked):
+    class Chain(WeightSamples):
+        prediction_draws = 3
+
+    nets = [network(seed) for seed in range(3)]
+    result = predict(nets[0], Chain([weights_of(net) for net in nets]), split(), asked, generator())
+    probs = torch.stack([net.eval()(split().inputs).double().softmax(-1) for net in nets]).mean(dim=0)
+    assert result.draws == 3
+    torch.testing.assert_close(result.log_probs.double().exp(), probs.detach(), rtol=1e-5, atol=1e-9)
+
+
 def test_a_posterior_may_have_its_own_link():
     class Tempered(PointMass):
         def log_probs(self, logits: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def test_an_unknown_top_key_is_named_with_line_nearest_match_and_legal_keys(tmp_
     message = refused(tmp_path, "tasks: digits\nnetworks: mlp-8\nmethods: map\nseed: 3\n")
     assert message == (
         "study.yaml:4: key 'seed' is unknown. Did you mean 'seeds'?\n"
-        "  legal: defaults, description, exclude, launcher, methods, name, networks, protocol, seeds, tasks"
+        "  legal: defaults, description, exclude, launcher, methods, name, networks, protocol, reference, seeds, tasks"
     )
 
 

@@ -22,6 +22,7 @@ ENDINGS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "eat_tensors": ("oom", "RuntimeError", "memory", {"memory_limit_gib": 1.5}),
     "diverge": ("diverged", "Diverged", "the loss is NaN in step 3", {}),
     "miss_package": ("skipped", "MissingPackage", "pip install 'bnnbench[bad]'", {}),
+    "not_for_this_network": ("skipped", "NotApplicable", "it knows: mlp", {}),
     "nan": ("diverged", "Diverged", "NaN", {}),
     "wrong_type": ("failed", "PluginError", "returned a dict; its posterior_type() says PointMass", {}),
 }

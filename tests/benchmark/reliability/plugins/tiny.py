@@ -30,6 +30,7 @@ from benchmark import (
     MissingPackage,
     Need,
     NetworkFamily,
+    NotApplicable,
     PointMass,
     Posterior,
     Problem,
@@ -267,6 +268,9 @@ class TinyBad(Method):
 
     def _miss_package(self, problem: Problem) -> None:
         raise MissingPackage("method 'tiny_bad' needs a package. Install it: pip install 'bnnbench[bad]'")
+
+    def _not_for_this_network(self, _: Problem) -> None:
+        raise NotApplicable("tiny_bad knows no network of this family; it knows: mlp")
 
     def _diverge(self, _: Problem) -> None:
         raise Diverged("the loss is NaN in step 3. Train with a smaller learning rate.")
