@@ -26,32 +26,31 @@ def train(
     problem: Problem,
     ctx: RunContext,
     *,
-    epochs: int,
+    epochs: int | Sequence[int],
     batch_size: int,
     step: Callable[[Tensor, Tensor, int], float | Tensor],
     stateful: Mapping[str, Stateful],
     before_epoch: Callable[[int], None] = lambda epoch: None,
     after_epoch: Callable[[int, float], bool | None] = lambda epoch, loss: None,
     data_seed: int | None = None,
-    lengths: Sequence[int] | None = None,
 ) -> None:
     """Run `epochs` passes over the training split, from a checkpoint if there is one.
 
+    epochs: how many; or the steps of each, where they are cut short, 0 for an epoch of hooks alone.
     step(inputs, labels, t): one optimiser step, t = 0 .. T-1 over the whole training; returns the batch loss
         (a detached tensor is not read until the epoch ends, so nothing waits for the device).
     stateful: everything that `step` and the hooks change, by name.
     before_epoch(epoch): called whenever an epoch is entered, in its middle, too, where a run goes on.
     after_epoch(epoch, mean_loss): validation, logging; True ends the training early. The loss of no step is NaN.
     data_seed: what order and augmentation are drawn from; the run's own unless given (independent members of one run).
-    lengths: steps of each epoch, where they are cut short; 0 is legal.
 
     The order and augmentation of an epoch depend on that seed and the epoch's number only, so a run resumed
     in the middle of an epoch sees the batches that an uninterrupted one would have seen.
     """
-    steps = [problem.train.steps(batch_size)] * epochs if lengths is None else list(lengths)
+    steps = _steps(epochs, problem.train.steps(batch_size))
     position = _restore(ctx, stateful)
     data_seed = ctx.seed_for("data") if data_seed is None else data_seed
-    for epoch in range(position.epoch, epochs):
+    for epoch in range(position.epoch, len(steps)):
         if position.stopped:
             break
         before, total = sum(steps[:epoch]), sum(steps)
@@ -68,6 +67,16 @@ def train(
                 position.offer(ctx, stateful)
         position = _Position(epoch + 1, stopped=bool(after_epoch(epoch, position.mean_loss())))
         position.offer(ctx, stateful)
+
+
+def _steps(epochs: int | Sequence[int], whole: int) -> list[int]:
+    """Of each epoch."""
+    if isinstance(epochs, int):
+        return [whole] * epochs
+    for epoch, steps in enumerate(epochs):
+        if not 0 <= steps <= whole:
+            raise ValueError(f"epoch {epoch} has {steps} steps; legal: 0 to {whole}, the batches of the training split")
+    return list(epochs)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from benchmark import Method, Need, Posterior, Problem, RunContext
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 
 if TYPE_CHECKING:
-    from methods.probabilistic_weight_fixing.posterior import FixedPosterior
+    from methods.fixed_weights.posterior import FixedPosterior
 
 
 class ProbabilisticWeightFixing(Method):
@@ -33,6 +33,6 @@ class ProbabilisticWeightFixing(Method):
         return fit_weight_fixing(problem, ctx, config)
 
     def posterior_type(self) -> type[Posterior]:
-        from methods.probabilistic_weight_fixing.posterior import FixedPosterior
+        from methods.fixed_weights.posterior import FixedPosterior
 
         return FixedPosterior

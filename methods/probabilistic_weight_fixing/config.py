@@ -8,10 +8,9 @@ from pydantic import Field, model_validator
 
 from benchmark import MethodConfig
 from methods.finetuning.config import Rate
+from methods.fixed_weights.config import Fractions, Scope
 from methods.probabilistic_weight_fixing.presets import PRESETS
-from methods.probabilistic_weight_fixing.settings import FixingSettings, Fractions
-
-Scope = Literal["weights_and_biases", "weights"]
+from methods.probabilistic_weight_fixing.settings import FixingSettings
 
 
 class WeightFixingConfig(FixingSettings, MethodConfig):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.fixed_weights.fixing import Fixing
 
 BLOCK_CPU, BLOCK_GPU = 1 << 17, 1 << 23
 """Weights per block: on a CPU, a block's temporaries stay in the cache; on a GPU, launches are what costs."""
@@ -34,7 +34,7 @@ class Free:
             own = positions(~weights.fixed[block])
             to = slice(start, start + len(own))
             torch.index_select(weights.mu[block], 0, own, out=mu[to])
-            torch.index_select(weights.sigma[block], 0, own, out=sigma[to])
+            torch.index_select(weights.deviations[block], 0, own, out=sigma[to])
             free.index[to] = own.add_(block.start)
             start = to.stop
         return free

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from methods.fixed_weights.grid import SMALL_TABLE
 from methods.probabilistic_weight_fixing.free import DISTANCE_FLOOR, Free
 
 MOST_DENSE, MOST_PER_WEIGHT = 1 << 24, 64
@@ -49,7 +50,7 @@ def kinds_of(free: Free, codes: NDArray[np.int64], delta: float, b: int, zero_fi
 
     zero_fix: weights with |mu| < 2^-b are small.
     """
-    keys = _Keys(codes, delta, b, zero_fix, free.mu.device)
+    keys = _Keys(codes, delta, b, zero_fix, free)
     kind = torch.empty(len(free), dtype=torch.int32, device=free.mu.device)
     if keys.count <= min(MOST_DENSE, MOST_PER_WEIGHT * len(free)):
         for block in free.blocks():
@@ -79,23 +80,21 @@ def interval(mu: Tensor, sigma: Tensor, delta: float, b: int) -> tuple[Tensor, T
 class _Keys:
     """key = 2 (lo (K + 1) + hi) + small of a weight, below `count`; int32 where that holds them, else int64."""
 
-    def __init__(self, codes: NDArray[np.int64], delta: float, b: int, zero_fix: bool, device: torch.device) -> None:
+    def __init__(self, codes: NDArray[np.int64], delta: float, b: int, zero_fix: bool, free: Free) -> None:
         self.delta, self.b, self.zero_fix = delta, b, zero_fix
         self.base = len(codes) + 1
         self.count = 2 * self.base**2
-        self.bound = int(np.abs(codes).max())
-        rank = np.bincount(codes + self.bound + 1, minlength=2 * self.bound + 2).cumsum()  # candidates <= code
-        dtype = torch.int32 if self.count <= MOST_DENSE else torch.int64
-        rank_of = torch.from_numpy(rank).to(device, dtype)
-        self.lo_part, self.hi_part = rank_of * (2 * self.base), rank_of * 2
+        self.dtype = torch.int32 if self.count <= MOST_DENSE else torch.int64
+        bound = int(np.abs(codes).max())
+        tabled = 2 * bound + 2 <= max(SMALL_TABLE, len(free))  # codes of large weights are far apart
+        self.rank = (_Table if tabled else _Search)(codes, free.mu.device)
 
     def of(self, free: Free, block: slice) -> Tensor:
         """Keys of a block of the free weights."""
         mu = free.mu[block]
         least, largest = interval(mu, free.sigma[block], self.delta, self.b)
-        below = least.clamp_(-self.bound, self.bound + 1).to(torch.int32).add_(self.bound)
-        upto = largest.clamp_(-self.bound - 1, self.bound).to(torch.int32).add_(self.bound + 1)
-        key = self.lo_part.index_select(0, below).add_(self.hi_part.index_select(0, upto))
+        lo, hi = self.rank.below(least).to(self.dtype), self.rank.upto(largest).to(self.dtype)
+        key = lo.mul_(self.base).add_(hi).mul_(2)
         return key.add_(mu.abs() < 2.0**-self.b) if self.zero_fix else key
 
     def split(self, keys: Tensor, members: Tensor, of: Tensor, number: Tensor, numbers: int) -> Kinds:
@@ -103,3 +102,35 @@ class _Keys:
         pair, small = np.divmod(keys.long().cpu().numpy(), 2)
         lo, hi = np.divmod(pair, self.base)
         return Kinds(lo, hi, small.astype(np.bool_), members.cpu().numpy(), of, number, numbers)
+
+
+class _Table:
+    """How many candidates lie below a code, by a table over all codes up to the largest candidate."""
+
+    def __init__(self, codes: NDArray[np.int64], device: torch.device) -> None:
+        self.bound = int(np.abs(codes).max())
+        upto = np.bincount(codes + self.bound + 1, minlength=2 * self.bound + 2).cumsum()
+        self.table = torch.from_numpy(upto).to(device, torch.int32)
+
+    def below(self, code: Tensor) -> Tensor:
+        """Candidates < code, whole numbers (m,) float32."""
+        place = code.clamp(-self.bound, self.bound + 1).to(torch.int32).add_(self.bound)
+        return self.table.index_select(0, place)
+
+    def upto(self, code: Tensor) -> Tensor:
+        """Candidates <= code, whole numbers (m,) float32."""
+        place = code.clamp(-self.bound - 1, self.bound).to(torch.int32).add_(self.bound + 1)
+        return self.table.index_select(0, place)
+
+
+class _Search:
+    """The same by a search among the candidates, of which float32 holds every code exactly."""
+
+    def __init__(self, codes: NDArray[np.int64], device: torch.device) -> None:
+        self.codes = torch.from_numpy(codes).to(device, torch.float32)
+
+    def below(self, code: Tensor) -> Tensor:
+        return torch.searchsorted(self.codes, code, out_int32=True)
+
+    def upto(self, code: Tensor) -> Tensor:
+        return torch.searchsorted(self.codes, code, right=True, out_int32=True)

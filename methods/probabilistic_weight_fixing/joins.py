@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.fixed_weights.fixing import Fixing
 from methods.probabilistic_weight_fixing.free import DISTANCE_FLOOR, Free, positions
 
 Join = Literal["std_mu", "keep", "div10", "div2"]
@@ -33,10 +33,10 @@ def fix(weights: Fixing, free: Free, pick_of: Tensor, codes: NDArray[np.int64], 
         weights.code.index_copy_(0, index, code.index_select(0, pick))
         weights.fixed.index_fill_(0, index, True)
         if spread is not None:
-            weights.sigma.index_copy_(0, index, spread.index_select(0, pick))
+            weights.deviations.index_copy_(0, index, spread.index_select(0, pick))
         elif join != "keep":
             sigma = free.sigma.index_select(0, own).clamp_(min=DISTANCE_FLOOR)
-            weights.sigma.index_copy_(0, index, sigma.div_(DIVISOR[join]))
+            weights.deviations.index_copy_(0, index, sigma.div_(DIVISOR[join]))
 
 
 def _deviation(free: Free, pick_of: Tensor, value: Tensor) -> Tensor:

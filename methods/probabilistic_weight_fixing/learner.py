@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from methods.finetuning.descent import PointDescent, clip, gradient_of
 from methods.finetuning.flat import chunks
 from methods.finetuning.step import Learner
+from methods.fixed_weights.state import FixingState
 from methods.optimisers import Group, Sgd
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 from methods.probabilistic_weight_fixing.sampling import push, sample_into, sigma_gradient
-from methods.probabilistic_weight_fixing.state import FixingState
 
 Part = Literal["all", "means", "sigmas"]
 
@@ -44,6 +44,7 @@ class FixingLearner(Learner):
         that are trained at all, weights whose sigma the regulariser acts on."""
         super().__init__(network, state.points)
         self.state, self._config, self._rate, self._generator = state, config, rate, generator
+        self._sigma = state.weights.deviations
         self._learned, self._pushed = learned, pushed
         self._eps = torch.empty_like(state.mu.flat)
         self._sample = torch.empty_like(state.mu.flat).requires_grad_()
@@ -55,7 +56,7 @@ class FixingLearner(Learner):
         self._free_mu = self._learned & ~weights.fixed
         self._free_sigma = self._learned if config.sigma_join == "keep" else self._free_mu
         self._decayed = self._learned if config.decay_fixed else self._free_mu
-        self._descents = {name: self._sgd([tensor]) for name, tensor in (("mu", weights.mu), ("sigma", weights.sigma))}
+        self._descents = {name: self._sgd([tensor]) for name, tensor in (("mu", weights.mu), ("sigma", self._sigma))}
         trained = self.points.trained
         self._point_descent = PointDescent(
             self.points, self._sgd(list(trained.values())), lambda t: self._rate, set(trained), config.weight_decay
@@ -68,16 +69,11 @@ class FixingLearner(Learner):
             self._sample.copy_(weights.mu)
             return
         self._eps.normal_(generator=self._generator)
-        for sample, mu, sigma, eps in chunks(self._sample, weights.mu, weights.sigma, self._eps):
+        for sample, mu, sigma, eps in chunks(self._sample, weights.mu, self._sigma, self._eps):
             sample_into(sample, mu, sigma, eps)
 
     def weights(self) -> Mapping[str, Tensor]:
-        pieces = self._sample.split(list(self.state.sizes.values()))
-        views = {
-            name: piece.view(view.shape)
-            for (name, view), piece in zip(self.state.mu.views.items(), pieces, strict=True)
-        }
-        return {**self.points.tensors(), **views}
+        return {**self.points.tensors(), **self.state.shaped(self._sample)}
 
     def leaves(self) -> Sequence[Tensor]:
         return [self._sample, *self._point_descent.leaves()]
@@ -90,7 +86,7 @@ class FixingLearner(Learner):
             clip(self._moved_gradients(gradient), self._config.clip_norm)
         self._add_decay(gradient)
         if self.part != "means":
-            weights.sigma.grad = self._eps
+            self._sigma.grad = self._eps
             self._descents["sigma"].step(self._rate, found_inf)
         if self.part != "sigmas":
             weights.mu.grad = gradient
@@ -99,9 +95,9 @@ class FixingLearner(Learner):
 
     def _to_parameters(self, gradient: Tensor) -> None:
         """dL/dw in place to dL/dmu, and the noise in place to dL/dsigma with the push; both 0 where fixed."""
-        config, sigma = self._config, self.state.weights.sigma
+        config = self._config
         masks = (self._free_mu, self._free_sigma, self._pushed)
-        for g, eps, s, free_mu, free_sigma, pushed in chunks(gradient, self._eps, sigma, *masks):
+        for g, eps, s, free_mu, free_sigma, pushed in chunks(gradient, self._eps, self._sigma, *masks):
             if self.part != "means":
                 of_sigma = sigma_gradient(g, s, eps)
                 if config.reg != "none":
@@ -115,13 +111,15 @@ class FixingLearner(Learner):
         return moved[self.part]
 
     def _add_decay(self, gradient: Tensor) -> None:
+        """L2 to the gradients of what this part moves."""
         decay, weights = self._config.weight_decay, self.state.weights
         if decay == 0:
             return
-        for g, mu, mask in chunks(gradient, weights.mu, self._decayed):
-            g.add_(mu * mask, alpha=decay)
-        if self._config.decay_sigma:
-            for g, sigma, mask in chunks(self._eps, weights.sigma, self._free_sigma):
+        if self.part != "sigmas":
+            for g, mu, mask in chunks(gradient, weights.mu, self._decayed):
+                g.add_(mu * mask, alpha=decay)
+        if self._config.decay_sigma and self.part != "means":
+            for g, sigma, mask in chunks(self._eps, self._sigma, self._free_sigma):
                 g.add_(sigma * mask, alpha=decay)
 
     def _sgd(self, tensors: list[Tensor]) -> Sgd:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,45 +17,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmark import ConfigError
-from methods.probabilistic_weight_fixing.candidates import candidate_codes, code_dtype
-from methods.probabilistic_weight_fixing.checks import check_free, largest_magnitude
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.fixed_weights.fixing import Fixing
+from methods.fixed_weights.grid import MOST_CODES, SMALL_TABLE, code_dtype, largest_magnitude
+from methods.fixed_weights.picks import Pick, RoundRecord
+from methods.probabilistic_weight_fixing.candidates import candidate_bound, candidate_codes, candidates_from
+from methods.probabilistic_weight_fixing.checks import check_free
 from methods.probabilistic_weight_fixing.free import DISTANCE_FLOOR, Free, positions
 from methods.probabilistic_weight_fixing.greedy import greedy
-from methods.probabilistic_weight_fixing.histogram import kinds_of
+from methods.probabilistic_weight_fixing.histogram import interval, kinds_of
 from methods.probabilistic_weight_fixing.joins import fix
 from methods.probabilistic_weight_fixing.quota import keep_nearest
 from methods.probabilistic_weight_fixing.settings import FixingSettings
 from methods.probabilistic_weight_fixing.turns import choose_by_turns, nearest_candidate
-
-
-@dataclass(frozen=True, slots=True)
-class Pick:
-    """`count` weights fixed to the value code 2^-b, a sum of at most `omega` powers of two within `delta` sigmas."""
-
-    code: int
-    count: int
-    omega: int
-    delta: float
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """What a round did: its picks in order, phases begun, seconds."""
-
-    picks: tuple[Pick, ...]
-    phases: int
-    seconds: float
-
-    @property
-    def count(self) -> int:
-        """Weights fixed in this round."""
-        return sum(pick.count for pick in self.picks)
-
-    @property
-    def max_delta(self) -> float:
-        """Largest reach that a pick needed; 0 without picks."""
-        return max((pick.delta for pick in self.picks), default=0.0)
 
 
 def fixed_target(fraction: float, weights: int) -> int:
@@ -133,7 +105,7 @@ def _phase(
 ) -> tuple[list[Pick], Tensor]:
     """The picks of one phase, and (n,) the position of each free weight's, or -1. Fixes the members, `left` at most."""
     largest = largest_magnitude(free.mu)
-    codes = candidate_codes(omega, largest, weights.b)
+    codes = _candidates(free, omega, largest, delta, weights.b, settings)
     chosen, label = _choose(free, codes, delta, weights.b, left, settings)
     if not chosen:
         return [], label
@@ -149,14 +121,31 @@ def _phase(
     return [Pick(int(codes[candidate]), members, omega, delta) for candidate, members in chosen], label
 
 
+def _candidates(
+    free: Free, omega: int, largest: float, delta: float, b: int, settings: FixingSettings
+) -> NDArray[np.int64]:
+    """All candidates, rising, or where those outnumber the free weights the ones that can be picked."""
+    if _by_turns(settings) or candidate_bound(omega, largest, b) <= max(SMALL_TABLE, len(free)):
+        return candidate_codes(omega, largest, b)
+    bound = 2.0 * MOST_CODES
+    parts = (interval(free.mu[block], free.sigma[block], delta, b)[0] for block in free.blocks())
+    starts = torch.cat([part.clamp_(-bound, bound).unique() for part in parts]).unique()
+    return candidates_from(starts.long().cpu().numpy(), omega, largest, b)
+
+
+def _by_turns(settings: FixingSettings) -> bool:
+    """Whether every pick looks at the weights again."""
+    return settings.count != "coverage" or settings.membership != "max"
+
+
 def _choose(
     free: Free, codes: NDArray[np.int64], delta: float, b: int, left: int, settings: FixingSettings
 ) -> tuple[list[tuple[int, int]], Tensor]:
     """(candidate, members) of every pick, and (n,) int16 or int32 the position of each free weight's pick, or -1."""
-    if settings.count != "coverage" or settings.membership != "max":
+    if _by_turns(settings):
         return choose_by_turns(free, codes, delta, b, left, settings)
     kinds = kinds_of(free, codes, delta, b, settings.zero_fix)
-    chosen, pick_of = greedy(kinds, len(codes), len(codes) // 2, left)
+    chosen, pick_of = greedy(kinds, len(codes), int(np.searchsorted(codes, 0)), left)
     return chosen, kinds.expand(pick_of.astype(np.int16 if len(chosen) <= np.iinfo(np.int16).max else np.int32))
 
 
@@ -175,5 +164,6 @@ def _unfinished(b: int, free: Free, left: int, settings: FixingSettings, omega: 
     return (
         f"{left:,} weights are left to fix after max_phases ({settings.max_phases}) phases, out of {len(free):,} free "
         f"ones: delta has come to {delta:g}, and the farthest is {float(distance.max()):g} sigmas from its nearest "
-        f"value. Raise inc ({settings.inc:g}; 2 doubles delta) or max_phases (legal: up to 1024)."
+        f"value. Set inc, the factor on delta, to more than {settings.inc:g} (legal: above 1, up to 1024), or "
+        f"max_phases to more than {settings.max_phases} (legal: 1 to 1024)."
     )

@@ -12,7 +12,7 @@ from benchmark import Method, Need, Posterior, Problem, RunContext
 from methods.weight_fixing.config import WfnConfig
 
 if TYPE_CHECKING:
-    from methods.probabilistic_weight_fixing.posterior import FixedPosterior
+    from methods.fixed_weights.posterior import FixedPosterior
 
 
 class WeightFixing(Method):
@@ -30,6 +30,6 @@ class WeightFixing(Method):
         return fit_wfn(problem, ctx, config)
 
     def posterior_type(self) -> type[Posterior]:
-        from methods.probabilistic_weight_fixing.posterior import FixedPosterior
+        from methods.fixed_weights.posterior import FixedPosterior
 
         return FixedPosterior

@@ -8,8 +8,10 @@ from pydantic import Field
 
 from benchmark import MethodConfig
 from methods.finetuning.config import Rate
-from methods.probabilistic_weight_fixing.settings import Fractions
+from methods.fixed_weights.config import Fractions
 from methods.weight_fixing.presets import PRESETS
+
+LARGEST_DELTA = 0.5
 
 
 class WfnConfig(MethodConfig):
@@ -26,7 +28,7 @@ class WfnConfig(MethodConfig):
     delta: float = Field(
         0.01,
         ge=0.003,
-        le=0.5,
+        le=LARGEST_DELTA,
         description="relative distance between a weight and its value in the last iteration; it shrinks to that in "
         "equal steps, from delta times the number of iterations. Sets the rate",
     )

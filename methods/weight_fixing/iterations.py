@@ -12,8 +12,8 @@ import time
 import torch
 from torch import Tensor
 
-from methods.probabilistic_weight_fixing.fixing import Fixing
-from methods.probabilistic_weight_fixing.rounds import Pick, RoundRecord
+from methods.fixed_weights.fixing import Fixing
+from methods.fixed_weights.picks import Pick, RoundRecord
 from methods.weight_fixing.candidates import Candidates
 from methods.weight_fixing.free import SortedWeights
 from methods.weight_fixing.members import take_members

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from methods.finetuning.descent import PointDescent, clip, gradient_of
 from methods.finetuning.step import Learner
+from methods.fixed_weights.state import FixingState
 from methods.optimisers import Adam, Group
-from methods.probabilistic_weight_fixing.state import FixingState
 from methods.weight_fixing.attraction import attraction
 from methods.weight_fixing.config import WfnConfig
 
@@ -49,12 +49,7 @@ class WfnLearner(Learner):
         self._examples = 0
 
     def weights(self) -> Mapping[str, Tensor]:
-        pieces = self._leaf.split(list(self.state.sizes.values()))
-        views = {
-            name: piece.view(view.shape)
-            for (name, view), piece in zip(self.state.mu.views.items(), pieces, strict=True)
-        }
-        return {**self.points.tensors(), **views}
+        return {**self.points.tensors(), **self.state.shaped(self._leaf)}
 
     def leaves(self) -> Sequence[Tensor]:
         return [self._leaf, *self._points.leaves()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from methods.finetuning.select import Selection, norm_parameters, select_these
-from methods.probabilistic_weight_fixing.scope import scope_of
+from methods.fixed_weights.scope import scope_of
 
 
 def wfn_scope(network: nn.Module, include_norm: bool) -> Selection:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from methods.fixed_weights.fixing import Fixing
 from methods.probabilistic_weight_fixing.candidates import candidate_codes
-from methods.probabilistic_weight_fixing.fixing import Fixing
 from methods.probabilistic_weight_fixing.settings import FixingSettings
 
 Pick = tuple[int, int, int, float]

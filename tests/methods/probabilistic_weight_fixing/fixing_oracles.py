@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.probabilistic_weight_fixing.fixing import Fixing
-from methods.probabilistic_weight_fixing.rounds import RoundRecord
+from methods.fixed_weights.fixing import Fixing
+from methods.fixed_weights.picks import RoundRecord
 from methods.probabilistic_weight_fixing.settings import FixingSettings
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracles.json").read_text())["cases"]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from fixing_oracles import oracle
 
-from methods.probabilistic_weight_fixing.candidates import candidate_codes, code_dtype
+from methods.fixed_weights.grid import code_dtype
+from methods.probabilistic_weight_fixing.candidates import candidate_bound, candidate_codes, candidates_from
 from methods.probabilistic_weight_fixing.histogram import interval
 
 
@@ -61,3 +63,14 @@ def test_admitted_intervals_equal_the_oracle():
     least, largest = interval(torch.tensor(inputs["mu"]), torch.tensor(inputs["sigma"]), inputs["delta"], inputs["b"])
     assert least.tolist() == case["expected"]["lo"]
     assert largest.tolist() == case["expected"]["hi"]
+
+
+@pytest.mark.parametrize("omega", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("largest", [0.0, 0.01, 0.3, 1.0, 1.3, 3.7, 6.0, 8.0])
+def test_first_candidates_at_or_above_any_code_are_those_of_the_list(largest: float, omega: int):
+    every = candidate_codes(omega, largest, 7)
+    assert candidate_bound(omega, largest, 7) >= len(every)
+    for start in range(int(every[0]) - 3, int(every[-1]) + 4):
+        first = every[every >= start][:1].tolist()
+        found = candidates_from(np.array([start]), omega, largest, 7).tolist()
+        assert found == sorted({0, *first}), start

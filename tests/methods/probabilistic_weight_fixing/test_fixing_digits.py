@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmark import Problem, Split, evaluating, forward, weights_of
+from methods.fixed_weights.codebook import value_counts
+from methods.fixed_weights.report import entropy_bits
+from methods.fixed_weights.scope import scope_of
+from methods.fixed_weights.state import FixingState
 from methods.optimisers import Group, Sgd
-from methods.probabilistic_weight_fixing.codebook import value_counts
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
-from methods.probabilistic_weight_fixing.report import entropy_bits
 from methods.probabilistic_weight_fixing.rounds import fix_round, fixed_target
-from methods.probabilistic_weight_fixing.scope import scope_of
-from methods.probabilistic_weight_fixing.state import FixingState
+from methods.probabilistic_weight_fixing.sigma import initial_sigma
 from methods.training import cosine
 from tasks.digits import Digits
 
@@ -102,7 +103,9 @@ def fitted(folder: Path, net: nn.Module, build: Callable[[int], nn.Module], **co
 )
 def test_without_training_labels_of_a_perceptron_carry_five_bits_at_seven_and_two_at_four(b, values, bits, zeros):
     net, settings = base_perceptron(0), WeightFixingConfig(b=b)
-    weights = FixingState(net, scope_of(net, "weights_and_biases"), settings).weights
+    weights = FixingState(
+        net, scope_of(net, "weights_and_biases"), settings.b, initial_sigma=lambda mu: initial_sigma(mu, settings)
+    ).weights
     assert len(weights) == 26_122
     for p in settings.fractions:
         fix_round(weights, fixed_target(p, len(weights)), 1.0, settings)

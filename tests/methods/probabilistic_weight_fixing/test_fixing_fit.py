@@ -1,82 +1,36 @@
-"""Whole fits: what is fixed when, what the row is told, stopping anywhere, unusual networks, and failures."""
+"""Whole fits: what is this method's own. What it shares with others is tested in `fixed_weights`."""
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from fixing_cases import METHOD, QUICK, decoded, fit
+from fixing_cases import METHOD, fit
+from fixing_fits import decoded, varied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from small_problems import bytes_of, digits_nlls, history, problem_of, told, with_statistics
+from small_problems import bytes_of, digits_nlls, history, problem_of
 from small_problems import small_with_token as network
-from torch import Tensor, nn
+from torch import Tensor
 
-from benchmark import ConfigError, Diverged, copy_of, weights_of
-from benchmark.errors import Interrupted
+from benchmark import copy_of, weights_of
 from benchmark.predict import predict
+from methods.fixed_weights.scope import scope_of
 from methods.probabilistic_weight_fixing.passes import passes_of
 from methods.probabilistic_weight_fixing.rounds import fix_round
-from methods.probabilistic_weight_fixing.scope import scope_of
-
-FACTS = [
-    "weights",
-    "rest",
-    "buffers",
-    "unique",
-    "unique_nonzero",
-    "zero_fraction",
-    "entropy_bits",
-    "entropy_bits_nonzero",
-    "entropy_nats",
-    "bits_fixed",
-    "bits_ideal",
-    "bits_huffman",
-    "picks",
-    "phases",
-    "max_delta",
-    "late_fraction",
-    "negative_sigma",
-    "val_acc_base",
-    "val_nll_base",
-    "val_acc_mean",
-    "val_nll_mean",
-    "val_acc_draws",
-    "val_nll_draws",
-    "predict",
-    "seconds_train",
-    "seconds_cluster",
-]
 
 
 @pytest.fixture(autouse=True)
 def quick_figure(monkeypatch):
     """A picture in no time: drawing the real one takes longer than these fits."""
     svg = '<svg xmlns="http://www.w3.org/2000/svg"/>'
-    monkeypatch.setattr("methods.probabilistic_weight_fixing.fit.fixing_figure", lambda rounds, book, b: svg)
+    monkeypatch.setattr("methods.fixed_weights.fit.fixing_figure", lambda rounds, book, b: svg)
 
 
 # ---- what a fit does -----------------------------------------------------------------------------------------------
-
-
-def test_a_fit_leaves_the_network_alone_and_every_weight_in_scope_is_on_the_grid(tmp_path):
-    made = problem_of(network(), network)
-    made.network.train()
-    before = {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
-    posterior, _ = fit(tmp_path, made)
-    assert all(torch.equal(before[name], tensor) for name, tensor in made.network.state_dict().items())
-    assert all(module.training for module in made.network.modules())
-    assert all(parameter.grad is None for parameter in made.network.parameters())
-    mean = posterior.mean()
-    assert mean.keys() == weights_of(made.network).keys()
-    for name in scope_of(made.network, "weights_and_biases").bayesian:
-        assert torch.equal(mean[name] * 128, (mean[name] * 128).round()), name
-    for name in ("token", "norm.weight", "norm.running_mean"):
-        assert not torch.equal(mean[name], before[name]), name
 
 
 def test_weights_alone_can_be_the_scope(tmp_path):
@@ -147,68 +101,6 @@ def test_the_share_of_negative_sigmas_is_the_largest_of_the_rounds_among_free_we
     assert 0 < posterior.facts()["negative_sigma"] == max(shares) <= 1
 
 
-def test_the_row_is_told_everything_and_finite(tmp_path):
-    posterior, _ = fit(tmp_path)
-    facts = posterior.facts()
-    assert not set(FACTS) - facts.keys()
-    assert (facts["weights"], facts["rest"], facts["buffers"]) == (107, 16 + 8, 16)
-    mean = posterior.mean()
-    flat = torch.cat([mean[name].flatten() for name in ("conv.weight", "conv.bias", "head.weight", "head.bias")])
-    assert facts["unique"] == len(flat.unique())
-    assert facts["zero_fraction"] == pytest.approx(float((flat == 0).double().mean()))
-
-
-def test_the_records_of_the_tensors_add_up_to_the_network(tmp_path):
-    posterior, made = fit(tmp_path)
-    layers, facts = history(tmp_path, "layer"), posterior.facts()
-    assert [layer["name"] for layer in layers] == list(scope_of(made.network, "weights_and_biases").bayesian)
-    n, bits = facts["weights"], facts["entropy_bits"]
-    assert sum(layer["n"] for layer in layers) == n
-    assert sum(layer["n"] * layer["entropy_bits"] for layer in layers) <= n * bits
-    assert sum(layer["n"] * layer["cross_bits"] for layer in layers) == pytest.approx(n * bits, rel=1e-9)
-    for layer in layers:
-        assert sum(map(int, layer["fixed_by_round"].split())) == layer["n"]
-        assert sum(int(entry.split(":")[1]) for entry in layer["fixed_by_omega"].split()) == layer["n"]
-        own = weights_of(made.network)[layer["name"]]
-        change = (posterior.mean()[layer["name"]] - own).square().mean().sqrt()
-        assert layer["rms_change"] == pytest.approx(float(change), rel=1e-5)
-
-
-# ---- stopping and repeating ----------------------------------------------------------------------------------------
-
-WAYS = {
-    "recommended": {},
-    "paper": {"preset": "paper"},
-    "decaying": {"preset": "paper", "decay_fixed": True, "rest_epochs": 1},
-    "alternate": {"alternate": True, "rest_epochs": 1},
-    "untrained": {"start_epochs": 0, "rest_epochs": 0},
-    "wide codes": {"b": 15, "rest_epochs": 1, "fractions": [0.6, 1.0]},
-}
-
-
-@pytest.mark.parametrize("config", WAYS.values(), ids=WAYS)
-def test_stopping_after_any_step_changes_no_byte_no_fact_and_no_record(tmp_path, config):
-    whole, made = fit(tmp_path / "whole", config=config)
-    parts, stops = None, 0
-    while parts is None:
-        try:
-            parts, _ = fit(tmp_path / "parts", config=config, stop_requested=lambda: True)
-        except Interrupted:
-            stops += 1
-    passes = passes_of(METHOD.Config(**{**QUICK, **config}), made)
-    assert stops == sum(max(one.steps, 1) for one in passes)
-    assert bytes_of(parts) == bytes_of(whole)
-    assert told(parts) == told(whole)
-    assert history(tmp_path / "parts") == history(tmp_path / "whole")
-
-
-def test_the_same_seed_gives_the_same_file_and_another_does_not(tmp_path):
-    one, again = (bytes_of(fit(tmp_path / name)[0]) for name in ("one", "again"))
-    assert one == again
-    other = problem_of(network(1), network)
-    assert bytes_of(fit(tmp_path / "other", other)[0]) != one
-
-
 # ---- length, rate, and what is trained -----------------------------------------------------------------------------
 
 
@@ -242,46 +134,6 @@ def test_the_rate_is_high_for_short_rounds_and_low_for_long_ones(tmp_path):
     assert short.facts()["lr"] == 1e-2
     given_rate, _ = fit(tmp_path / "given", config={"lr": 0.05})
     assert given_rate.facts()["lr"] == 0.05
-
-
-def test_a_frozen_layer_is_fixed_to_values_near_its_own_weights(tmp_path):
-    made = problem_of(network(), network)
-    made.network.conv.weight.requires_grad_(False)
-    made.network.token.requires_grad_(False)
-    posterior, _ = fit(tmp_path, made, {"b": 15, "sigma_init": "constant", "lr": 0.5})
-    own = weights_of(made.network)
-    assert (posterior.mean()["conv.weight"] - own["conv.weight"]).abs().max() < 0.02
-    assert (posterior.mean()["head.weight"] - own["head.weight"]).abs().max() > 0.1
-    assert torch.equal(posterior.mean()["token"], own["token"])
-
-
-def test_running_statistics_are_those_of_the_final_weights(tmp_path):
-    posterior, made = fit(tmp_path, config={"predict": "mean", "batch_size": 60})
-    with torch.no_grad():
-        weight, bias = posterior.mean()["conv.weight"], posterior.mean()["conv.bias"]
-        out = torch.nn.functional.conv2d(made.train.inputs, weight, bias)
-    expected = out.mean((0, 2, 3)), out.var((0, 2, 3))
-    assert torch.allclose(posterior.mean()["norm.running_mean"], expected[0], atol=1e-5)
-    assert torch.allclose(posterior.mean()["norm.running_var"], expected[1], rtol=1e-4)
-    left, _ = fit(tmp_path / "left", config={"predict": "mean", "batch_size": 60, "bn_reestimate_batches": 0})
-    assert not torch.allclose(left.mean()["norm.running_mean"], expected[0], atol=1e-3)
-
-
-def test_batches_that_are_too_small_keep_the_statistics_of_the_base_network(tmp_path):
-    posterior, made = fit(tmp_path, config={"batch_size": 10, "rest_epochs": 1})
-    assert posterior.facts()["bn"] == "frozen"
-    assert torch.equal(posterior.mean()["norm.running_var"], made.network.norm.running_var)
-
-
-@pytest.mark.parametrize(("norm", "used"), [(True, False), (False, True)], ids=["statistics", "no statistics"])
-def test_the_launcher_s_micro_batch_is_used_where_it_changes_no_number(tmp_path, caplog, norm, used):
-    build = network if norm else plain
-    caplog.set_level(logging.WARNING, logger="bnnbench")
-    whole, _ = fit(tmp_path / "whole", problem_of(build(), build))
-    parts, _ = fit(tmp_path / "parts", problem_of(build(), build), micro_batch=7)
-    assert ("micro-batch would change" in caplog.text) == (not used)
-    if not used:
-        assert bytes_of(whole) == bytes_of(parts)
 
 
 # ---- means or draws ------------------------------------------------------------------------------------------------
@@ -322,44 +174,6 @@ def test_pooled_sigmas_are_one_per_value_and_unpooled_ones_one_per_cluster(tmp_p
 # ---- unusual networks ----------------------------------------------------------------------------------------------
 
 
-def plain(seed: int = 0) -> nn.Module:
-    return with_statistics(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)), seed)
-
-
-class Varied(nn.Module):
-    """Depthwise and dilated convolutions, attention, tied weights, a bias of one element, tensors of zeros."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, 4, 3, padding=1)
-        self.depthwise = nn.Conv2d(4, 4, 3, groups=4, dilation=2, padding=2, padding_mode="reflect")
-        self.attention = nn.MultiheadAttention(4, 2, add_bias_kv=True)
-        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.two.weight = self.one.weight
-        self.gate, self.head = nn.Linear(4, 1), nn.Linear(4, 3)
-        self.unused = nn.Linear(2, 2)
-        nn.init.zeros_(self.stem.bias)
-        with torch.no_grad():
-            self.head.weight[:, 0] = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.depthwise(self.stem(x)).flatten(2).permute(2, 0, 1)
-        mixed = self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(0)
-        out: Tensor = self.head(self.two(self.one(mixed).relu()) * self.gate(mixed))
-        return out
-
-
-def varied(seed: int = 0) -> nn.Module:
-    return with_statistics(Varied, seed)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_a_network_in_half_precision_is_fitted_in_single(tmp_path, dtype):
-    posterior, _ = fit(tmp_path, problem_of(network().to(dtype), network))
-    assert {tensor.dtype for tensor in posterior.mean().values()} == {torch.float32}
-    assert posterior.facts()["val_nll_base"] < 2
-
-
 @pytest.mark.parametrize("config", [{}, {"preset": "paper"}, {"b": 2}], ids=["recommended", "paper", "coarse"])
 def test_zeros_single_elements_groups_dilation_attention_and_ties_are_fixed(tmp_path, config):
     made = problem_of(varied(), varied)
@@ -371,18 +185,6 @@ def test_zeros_single_elements_groups_dilation_attention_and_ties_are_fixed(tmp_
         scaled = posterior.mean()[name] * 2**b
         assert torch.equal(scaled, scaled.round()), name
     assert bytes_of(decoded(bytes_of(posterior), varied(1))) == bytes_of(posterior)
-
-
-def test_a_network_of_zeros_has_one_value(tmp_path):
-    def build(seed: int = 0) -> nn.Module:
-        net = plain(seed)
-        for parameter in net.parameters():
-            nn.init.zeros_(parameter)
-        net[3].bias.data[0] = 0.0
-        return net
-
-    posterior, _ = fit(tmp_path, problem_of(build(), build), {"start_epochs": 0, "rest_epochs": 0})
-    assert (posterior.facts()["unique"], posterior.facts()["entropy_bits"]) == (1, 0.0)
 
 
 @settings(max_examples=5, deadline=None)
@@ -411,23 +213,6 @@ def test_any_settings_end_with_a_file_that_decodes(tmp_path_factory, b, zero_fix
 
 
 # ---- failures ------------------------------------------------------------------------------------------------------
-
-
-def test_a_nan_weight_fails_before_any_training(tmp_path):
-    made = problem_of(network(), network)
-    with torch.no_grad():
-        made.network.conv.weight[0] = torch.nan
-    with pytest.raises(Diverged, match=r"'conv\.weight' is nan"):
-        fit(tmp_path, made)
-    assert not (tmp_path / "history.jsonl").exists()
-
-
-def test_a_network_without_layers_fails_before_any_training(tmp_path):
-    def build(seed: int = 0) -> nn.Module:
-        return nn.Sequential(nn.BatchNorm2d(1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-
-    with pytest.raises(ConfigError, match="no weight of a convolutional"):
-        fit(tmp_path, problem_of(build(), build))
 
 
 @pytest.mark.parametrize(
@@ -463,13 +248,6 @@ def test_the_reach_of_the_rounds_goes_from_start_to_end():
     config = METHOD.Config(fractions=[0.2, 0.6, 1.0], delta_start=1.0, delta_end=0.5)
     assert config.deltas() == [1.0, 0.75, 0.5]
     assert METHOD.Config(fractions=[1.0], delta_start=2.0).deltas() == [2.0]
-
-
-def test_the_settings_that_a_worker_reads_back_are_the_same():
-    for given_settings in ({}, {"preset": "paper"}, {"preset": "smoke"}):
-        config = METHOD.Config(**given_settings)
-        assert METHOD.Config(**config.identity()).identity() == config.identity()
-    assert [need.method for need in METHOD.needs(METHOD.Config())] == ["map"]
 
 
 # ---- digits --------------------------------------------------------------------------------------------------------

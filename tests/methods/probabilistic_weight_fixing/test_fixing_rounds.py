@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -24,12 +25,14 @@ from paired_timing import threads
 from torch import Tensor
 
 from benchmark import ConfigError, Diverged
-from methods.probabilistic_weight_fixing import free, histogram
+from methods.fixed_weights.codebook import value_counts
+from methods.fixed_weights.fixing import Fixing
+from methods.fixed_weights.picks import RoundRecord
+from methods.probabilistic_weight_fixing import free, histogram, rounds
 from methods.probabilistic_weight_fixing.candidates import candidate_codes
-from methods.probabilistic_weight_fixing.codebook import pool_sigma, value_counts
-from methods.probabilistic_weight_fixing.fixing import Fixing
 from methods.probabilistic_weight_fixing.free import Free
-from methods.probabilistic_weight_fixing.rounds import RoundRecord, fix_round, fixed_target, schedule
+from methods.probabilistic_weight_fixing.pool import pool_sigma
+from methods.probabilistic_weight_fixing.rounds import fix_round, fixed_target, schedule
 from methods.probabilistic_weight_fixing.settings import FixingSettings
 from methods.probabilistic_weight_fixing.sigma import initial_sigma
 from methods.probabilistic_weight_fixing.turns import within_mean
@@ -164,6 +167,29 @@ def test_both_ways_of_numbering_kinds_fix_alike(most: int, monkeypatch: pytest.M
     monkeypatch.setattr(histogram, "MOST_DENSE", most)
     found = rounds_of(random_weights(5000, 3, spread=1.0))
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("omega_max", [4, 16])
+@pytest.mark.parametrize("zero_fix", [True, False], ids=["zero_fix", "no_zero_fix"])
+def test_candidates_looked_up_one_by_one_fix_as_all_of_them_do(zero_fix: bool, omega_max: int, monkeypatch):
+    chosen = FixingSettings(b=10, omega_max=omega_max, zero_fix=zero_fix)
+    for seed in range(6):
+        expected = rounds_of(random_weights(300, seed, b=10, spread=2.0), chosen)
+        with monkeypatch.context() as patch:
+            patch.setattr(rounds, "SMALL_TABLE", 0)
+            patch.setattr(histogram, "SMALL_TABLE", 0)
+            patch.setattr(rounds, "candidate_bound", lambda *given: 1 << 40)
+            assert_same(rounds_of(random_weights(300, seed, b=10, spread=2.0), chosen), expected)
+
+
+def test_large_weights_on_a_fine_grid_take_no_table_over_its_codes():
+    weights = random_weights(200, 0, b=15, spread=1.0, scale=100.0)
+    tracemalloc.start()  # numpy's memory; a table over all codes has 134 MB and more
+    fix_round(weights, 160, 1.0, FixingSettings(b=15, omega_max=16))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**25
+    assert torch.equal(weights.mu[weights.fixed], weights.code[weights.fixed] * 2.0**-15)
 
 
 def rounds_of(weights: Fixing, chosen: FixingSettings = DEFAULTS) -> tuple[Fixing, list[RoundRecord]]:
@@ -331,6 +357,9 @@ def test_a_weight_beyond_the_grid_is_reported_with_the_fix(large: float, b: int,
 
 def test_a_round_that_does_not_end_says_how_far_it_got():
     weights = Fixing.of(torch.tensor([0.0, 0.9]), torch.full((2,), 1e-3), 7)
-    with pytest.raises(ConfigError, match=r"1 weights are left .* \(3\) phases, out of 1 free .*delta has come to 2"):
+    with pytest.raises(
+        ConfigError,
+        match=r"1 weights are left .* \(3\) phases, out of 1 free .*has come to 2.*Set inc, .* than 2",
+    ):
         fix_round(weights, 2, 1.0, FixingSettings(max_phases=3, omega_max=2))
     assert weights.fixed.tolist() == [True, False]

@@ -19,7 +19,7 @@ from torch import nn
 from torchvision.models import resnet18, resnet50
 
 from benchmark.cost import peak_memory
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.fixed_weights.fixing import Fixing
 from methods.probabilistic_weight_fixing.rounds import fix_round, fixed_target
 from methods.probabilistic_weight_fixing.settings import FixingSettings
 from methods.probabilistic_weight_fixing.sigma import initial_sigma

@@ -16,18 +16,21 @@ from benchmark import forward
 from methods.finetuning.precision import Precision
 from methods.finetuning.select import layer_biases
 from methods.finetuning.step import Step
+from methods.fixed_weights.scope import scope_of
+from methods.fixed_weights.state import FixingState
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 from methods.probabilistic_weight_fixing.learner import FixingLearner
 from methods.probabilistic_weight_fixing.sampling import push, sample_into, sigma_gradient
-from methods.probabilistic_weight_fixing.scope import scope_of
-from methods.probabilistic_weight_fixing.state import FixingState
+from methods.probabilistic_weight_fixing.sigma import initial_sigma
 
 NO_SKIP = torch.zeros(())
 
 
 def learner_of(net: nn.Module, rate: float = 0.1, *, frozen: tuple[str, ...] = (), **config: object) -> FixingLearner:
     settings = WeightFixingConfig(**config)
-    state = FixingState(net, scope_of(net, "weights_and_biases"), settings)
+    state = FixingState(
+        net, scope_of(net, "weights_and_biases"), 7, initial_sigma=lambda mu: initial_sigma(mu, settings)
+    )
     names, biases = list(state.mu.views), layer_biases(net)
     return FixingLearner(
         net,
@@ -287,3 +290,12 @@ def test_a_loss_that_is_not_finite_moves_nothing():
     assert step.skipped == 1
     assert torch.equal(before[0], learner.state.weights.mu)
     assert torch.equal(before[1], learner.state.weights.sigma)
+
+
+def test_decay_reaches_only_the_gradients_that_a_part_uses():
+    learner = learner_of(Line(), weight_decay=0.5, decay_sigma=True)
+    for part, moved in (("all", (True, True)), ("means", (True, False)), ("sigmas", (False, True))):
+        learner.part = part
+        gradient, learner._eps = torch.zeros(4), torch.zeros(4)
+        learner._add_decay(gradient)
+        assert (bool(gradient.any()), bool(learner._eps.any())) == moved

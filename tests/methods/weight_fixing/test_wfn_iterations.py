@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wfn_cases import oracle
 
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.fixed_weights.fixing import Fixing
 from methods.weight_fixing.candidates import grid_bits
 from methods.weight_fixing.free import SortedWeights
 from methods.weight_fixing.iterations import fix_iteration, fixed_quota
@@ -19,7 +19,7 @@ CASES = oracle("wfn_round")
 
 
 def weights_of(w: np.ndarray, distance: float, fixed: np.ndarray | None = None) -> Fixing:
-    weights = Fixing.of(torch.from_numpy(w.copy()), torch.zeros(len(w)), grid_bits(distance), torch.int32)
+    weights = Fixing.of(torch.from_numpy(w.copy()), None, grid_bits(distance), torch.int32)
     if fixed is not None:
         weights.fixed = torch.from_numpy(fixed.copy())
     return weights

@@ -9,7 +9,7 @@ import torch
 from paired_timing import threads
 from torchvision.models import resnet18
 
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.fixed_weights.fixing import Fixing
 from methods.weight_fixing.candidates import grid_bits
 from methods.weight_fixing.config import WfnConfig
 from methods.weight_fixing.iterations import fix_iteration, fixed_quota
@@ -26,7 +26,7 @@ def gaussian_weights() -> Fixing:
     generator = torch.Generator().manual_seed(0)
     pieces = [torch.randn(shape.numel(), generator=generator) * shape[1:].numel() ** -0.5 for shape in shapes]
     w = torch.cat(pieces)
-    return Fixing.of(w, torch.zeros(1).expand(len(w)), grid_bits(DELTA), torch.int32)
+    return Fixing.of(w, None, grid_bits(DELTA), torch.int32)
 
 
 def seconds_of(weights: Fixing, fraction: float, distance: float) -> float:

@@ -14,8 +14,7 @@ from torch.nn.functional import cross_entropy
 from benchmark import forward
 from methods.finetuning.precision import Precision
 from methods.finetuning.step import Step
-from methods.probabilistic_weight_fixing.settings import FixingSettings
-from methods.probabilistic_weight_fixing.state import FixingState
+from methods.fixed_weights.state import FixingState
 from methods.weight_fixing import attraction as module
 from methods.weight_fixing.attraction import attraction
 from methods.weight_fixing.config import WfnConfig
@@ -62,7 +61,7 @@ def test_weights_on_their_value_feel_no_pull():
 
 def learner_of(net: nn.Module, **config: object) -> WfnLearner:
     settings_ = WfnConfig(**config)
-    state = FixingState(net, wfn_scope(net, True), FixingSettings(b=14))
+    state = FixingState(net, wfn_scope(net, True), 14, code_dtype=torch.int32)
     return WfnLearner(net, state, settings_, state.mask(state.mu.views))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from benchmark import BitReader, BitWriter, Fact, Posterior, Weights, on_device_of
 from methods.compressed import parameters_beside
 from methods.finetuning.flat import Flat
-from methods.probabilistic_weight_fixing.encoding import Stored, read_stored, write_stored
+from methods.fixed_weights.encoding import Stored, read_stored, write_stored
 
 
 class FixedPosterior(Posterior):

@@ -12,8 +12,8 @@ from torch import Tensor
 from benchmark import BitReader, BitWriter, CorruptBitstream
 from methods.compressed import symbol_dtype
 from methods.finetuning.flat import Flat, chunks
-from methods.probabilistic_weight_fixing.codebook import Codebook
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.fixed_weights.codebook import Codebook
+from methods.fixed_weights.fixing import Fixing
 
 Predict = Literal["mean", "draws"]
 
@@ -34,11 +34,11 @@ class Stored:
 
     @classmethod
     def of(cls, shapes: Mapping[str, torch.Size], weights: Fixing, predict: Predict) -> Stored:
-        """Copies. With draws, fixed weights of one value and one sigma share an entry."""
+        """Copies. With draws, fixed weights of one value and one sigma share an entry; not of points."""
         free = ~weights.fixed
         if predict == "mean":
             return cls(dict(shapes), weights.b, Codebook.of_values(weights), weights.mu[free], None)
-        book, sigma = Codebook.of_pairs(weights), weights.sigma[free].clamp_(min=0)
+        book, sigma = Codebook.of_pairs(weights), weights.deviations[free].clamp_(min=0)
         return cls(dict(shapes), weights.b, book, weights.mu[free], sigma)
 
     @property

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmark import Fact
+from methods.fixed_weights.picks import Pick
 from methods.map.evaluation import Evaluation
-from methods.probabilistic_weight_fixing.rounds import Pick
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Round:
     """One round. p: share to be fixed after it. left: weights to be fixed in it. phases, seconds: of the clustering.
     fixed: weights fixed after it. entropy_bits: of the labels of the fixed weights. median_sigma: of the weights that
     are free after it, None without any. negative_sigma: share of the weights that were free before it whose sigma was
-    negative. before, after: validation of the means around the clustering, None without validation data."""
+    negative. Both None of points. before, after: validation of the means around the clustering, None without validation
+    data."""
 
     p: float
     left: int
@@ -27,7 +28,7 @@ class Round:
     fixed: int
     entropy_bits: float
     median_sigma: float | None
-    negative_sigma: float
+    negative_sigma: float | None
     before: Evaluation | None
     after: Evaluation | None
 
@@ -47,10 +48,9 @@ class Round:
             "seconds_cluster": self.seconds,
             "fixed": self.fixed,
             "entropy_bits": self.entropy_bits,
-            "negative_sigma": self.negative_sigma,
         }
-        if self.median_sigma is not None:
-            found["median_sigma"] = self.median_sigma
+        of_sigma = {"negative_sigma": self.negative_sigma, "median_sigma": self.median_sigma}
+        found |= {name: value for name, value in of_sigma.items() if value is not None}
         return found | evaluation_columns("before", self.before) | evaluation_columns("after", self.after)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from methods.probabilistic_weight_fixing.codebook import Codebook
-from methods.probabilistic_weight_fixing.record import Round
+from methods.fixed_weights.codebook import Codebook
+from methods.fixed_weights.record import Round
 
 INCHES, DPI = (8.0, 3.4), 90
 PLACE = {"left": 0.09, "right": 0.98, "bottom": 0.2, "top": 0.9, "wspace": 0.5}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from methods.compressed import symbol_dtype
-from methods.finetuning.flat import chunks
-from methods.probabilistic_weight_fixing.fixing import Fixing
+from methods.finetuning.flat import CHUNK, chunks
+from methods.fixed_weights.fixing import Fixing
+from methods.fixed_weights.grid import SMALL_TABLE
 
 _SIGMA_BITS = 1 << 32
 
@@ -32,9 +33,14 @@ class Codebook:
         """One entry per distinct value."""
         codes, _ = value_counts(weights)
         low, span = _range(weights)
-        table = torch.full((span + 1,), len(codes), dtype=symbol_dtype(len(codes)), device=codes.device)
-        table[codes.long() - low] = torch.arange(len(codes), device=codes.device).to(table.dtype)
-        labels = torch.empty(len(weights), dtype=table.dtype, device=codes.device)
+        dtype, device = symbol_dtype(len(codes)), codes.device
+        labels = torch.empty(len(weights), dtype=dtype, device=device)
+        if not _tabled(weights, span):
+            for code, fixed, out in chunks(weights.code, weights.fixed, labels):
+                out.copy_(torch.searchsorted(codes, code, out_int32=True).masked_fill_(~fixed, len(codes)))
+            return cls(codes, None, labels)
+        table = torch.full((span + 1,), len(codes), dtype=dtype, device=device)
+        table[codes.long() - low] = torch.arange(len(codes), device=device).to(dtype)
         for (out,), places in zip(chunks(labels), _places(weights, low, span), strict=True):
             torch.index_select(table, 0, places, out=out)
         return cls(codes, None, labels)
@@ -42,7 +48,7 @@ class Codebook:
     @classmethod
     def of_pairs(cls, weights: Fixing) -> Codebook:
         """One entry per distinct pair of value and sigma, which must not be negative."""
-        parts = list(chunks(weights.code, weights.sigma, weights.fixed))
+        parts = list(chunks(weights.code, weights.deviations, weights.fixed))
         keys = torch.cat([_keys(code, sigma)[fixed].unique() for code, sigma, fixed in parts]).unique()
         labels = torch.empty(len(weights), dtype=symbol_dtype(len(keys)), device=keys.device)
         for (code, sigma, fixed), (out,) in zip(parts, chunks(labels), strict=True):
@@ -66,6 +72,11 @@ class Codebook:
 def value_counts(weights: Fixing) -> tuple[Tensor, Tensor]:
     """Codes (K,) of the fixed weights, rising, in the dtype of `weights.code`, and how many have each (K,) int64."""
     low, span = _range(weights)
+    if not _tabled(weights, span):
+        found = [code[fixed].unique(return_counts=True) for code, fixed in chunks(weights.code, weights.fixed)]
+        codes, place = torch.cat([part for part, _ in found]).unique(return_inverse=True)
+        counts = torch.zeros(len(codes), dtype=torch.int64, device=codes.device)
+        return codes, counts.index_add_(0, place, torch.cat([count for _, count in found]))
     counts = torch.zeros(span + 1, dtype=torch.int64, device=weights.mu.device)
     for places in _places(weights, low, span):
         counts += torch.bincount(places, minlength=span + 1)
@@ -73,24 +84,15 @@ def value_counts(weights: Fixing) -> tuple[Tensor, Tensor]:
     return (used + low).to(weights.code.dtype), counts.index_select(0, used)
 
 
-@torch.no_grad()
-def pool_sigma(weights: Fixing) -> None:
-    """One sigma per distinct value, in place: the root mean square of max(sigma, 0) over the fixed weights that have
-    it. Summed on the CPU: on a GPU the last bits would depend on the order of its threads."""
-    book = Codebook.of_values(weights)
-    square = torch.zeros(len(book) + 1, dtype=torch.float64)
-    for labels, sigma in chunks(book.labels, weights.sigma):
-        variance = sigma.clamp(min=0).double().square_()
-        square += torch.bincount(labels.cpu(), variance.cpu(), minlength=len(book) + 1)
-    pooled = (square / book.counts().cpu().clamp(min=1)).sqrt_().float().to(weights.sigma.device)
-    for labels, sigma, fixed in chunks(book.labels, weights.sigma, weights.fixed):
-        sigma.copy_(torch.where(fixed, pooled.index_select(0, labels.int()), sigma))
-
-
 def _range(weights: Fixing) -> tuple[int, int]:
     """Smallest code of any weight, and the length of the range of codes."""
     low, high = (int(end) for end in weights.code.aminmax())
     return low, high - low + 1
+
+
+def _tabled(weights: Fixing, span: int) -> bool:
+    """Whether a table over the range costs no more than a pass over a chunk; codes of large weights are far apart."""
+    return span <= max(SMALL_TABLE, min(len(weights), CHUNK))
 
 
 def _places(weights: Fixing, low: int, span: int) -> Iterator[Tensor]:

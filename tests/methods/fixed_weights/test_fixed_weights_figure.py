@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fixing_cases import fit
 
-from benchmark.figures import MOST_BYTES, read_figures
+from benchmark.figures import MOST_BYTES
+from methods.fixed_weights.codebook import Codebook
+from methods.fixed_weights.figure import fixing_figure
+from methods.fixed_weights.picks import Pick
+from methods.fixed_weights.record import Round
 from methods.map.evaluation import Evaluation
-from methods.probabilistic_weight_fixing.codebook import Codebook
-from methods.probabilistic_weight_fixing.figure import fixing_figure
-from methods.probabilistic_weight_fixing.record import Round
-from methods.probabilistic_weight_fixing.rounds import Pick
 
 ROUNDS = tuple(
     Round(
@@ -36,13 +35,6 @@ ROUNDS = tuple(
 def book_of(values: int, n: int) -> Codebook:
     codes = torch.arange(values, dtype=torch.int32) - values // 2
     return Codebook(codes, None, torch.arange(n, dtype=torch.int32) % values)
-
-
-def test_the_figure_of_a_fit_is_kept_with_its_caption(tmp_path):
-    fit(tmp_path)
-    (figure,) = read_figures(tmp_path / "figures")
-    assert figure.name == "fixing"
-    assert "how many weights have each value" in figure.caption
 
 
 def test_it_shows_rounds_entropies_accuracies_and_values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from methods.finetuning.select import Selection, layer_biases, layer_weights, select_these
-from methods.probabilistic_weight_fixing.config import Scope
+from methods.fixed_weights.config import Scope
 
 
 def scope_of(network: nn.Module, scope: Scope) -> Selection:

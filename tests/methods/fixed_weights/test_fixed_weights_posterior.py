@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
-from fixing_cases import decoded
-from fixing_oracles import oracle
+from fixing_fits import decoded
 from hypothesis import given
 from hypothesis import strategies as st
 from small_problems import bytes_of
@@ -16,12 +17,16 @@ from small_problems import small_with_token as network
 from torch import Tensor, nn
 
 from benchmark import BitReader, BitWriter, CorruptBitstream, copy_of, weights_of
-from methods.probabilistic_weight_fixing.codebook import Codebook, pool_sigma, value_counts
-from methods.probabilistic_weight_fixing.encoding import Stored
-from methods.probabilistic_weight_fixing.fixing import Fixing
-from methods.probabilistic_weight_fixing.posterior import FixedPosterior
-from methods.probabilistic_weight_fixing.report import entropy_bits, huffman_bits, value_facts
-from methods.probabilistic_weight_fixing.scope import scope_of
+from methods.fixed_weights import codebook
+from methods.fixed_weights.codebook import Codebook, value_counts
+from methods.fixed_weights.encoding import Stored
+from methods.fixed_weights.fixing import Fixing
+from methods.fixed_weights.posterior import FixedPosterior
+from methods.fixed_weights.report import entropy_bits, huffman_bits, value_facts
+from methods.fixed_weights.scope import scope_of
+from methods.probabilistic_weight_fixing.pool import pool_sigma
+
+ORACLES = Path(__file__).parents[1] / "probabilistic_weight_fixing" / "oracles.json"
 
 
 def weights_fixed(n: int, *, spread: float = 9.0, free: int = 0, seed: int = 0) -> Fixing:
@@ -163,7 +168,8 @@ def test_labels_take_their_entropy_and_a_fiftieth_of_a_bit(spread, n):
 
 
 def test_entropies_and_code_lengths_are_those_of_the_oracle():
-    (case,) = oracle("compression")
+    cases = json.loads(ORACLES.read_text())["cases"]
+    (case,) = (case for case in cases if case["kind"] == "compression")
     inputs, expected = case["inputs"], case["expected"]
     found = value_facts(torch.tensor(inputs["value_code"]), torch.tensor(inputs["count"]), inputs["n_unquantised"])
     names = ["unique", "unique_nonzero", "zero_fraction", "entropy_bits", "entropy_nats", "entropy_bits_nonzero"]
@@ -277,3 +283,22 @@ def test_codes_from_one_end_of_sixteen_bits_to_the_other_keep_their_labels():
     weights.fixed.fill_(True)
     book = Codebook.of_values(weights)
     assert torch.equal(book.codes[book.labels.long()], codes)
+
+
+@pytest.mark.parametrize("free", [0, 7])
+def test_codes_far_apart_have_the_labels_that_a_table_would_give(free, monkeypatch):
+    weights = weights_fixed(500, spread=300.0, free=free)
+    expected, counts = Codebook.of_values(weights), value_counts(weights)
+    monkeypatch.setattr(codebook, "_tabled", lambda weights, span: False)
+    found, counted = Codebook.of_values(weights), value_counts(weights)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.labels, expected.labels)
+    assert found.labels.dtype == expected.labels.dtype
+    assert all(torch.equal(a, b) for a, b in zip(counted, counts, strict=True))
+
+
+def test_points_have_no_deviations_to_store():
+    weights = Fixing.of(torch.zeros(3), None, 7)
+    assert Stored.of({"w": torch.Size([3])}, weights, "mean").sigma() is None
+    with pytest.raises(ValueError, match="points, without sigma"):
+        Stored.of({"w": torch.Size([3])}, weights, "draws")

@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 from benchmark import Fact
-from methods.probabilistic_weight_fixing.codebook import Codebook
-from methods.probabilistic_weight_fixing.record import Record, Round
-from methods.probabilistic_weight_fixing.rounds import Pick
-from methods.probabilistic_weight_fixing.state import FixingState
-
-LATE = 8
-"""Times delta_start: weights that need a longer reach count as late."""
+from methods.fixed_weights.codebook import Codebook
+from methods.fixed_weights.picks import Pick
+from methods.fixed_weights.record import Record, Round
+from methods.fixed_weights.state import FixingState
 
 
 def value_facts(codes: Tensor, counts: Tensor, rest: int) -> dict[str, Fact]:
@@ -68,19 +65,22 @@ def huffman_bits(counts: Sequence[int]) -> int:
     return total
 
 
-def round_facts(rounds: Sequence[Round], delta_start: float) -> dict[str, Fact]:
-    """picks, phases: of all rounds. max_delta: longest reach of a pick. late_fraction: share of the weights fixed by a
-    pick with more than 8 delta_start, 0 of none. negative_sigma: largest share of the weights of a round whose sigma
-    training had left below 0."""
-    picks: list[Pick] = [pick for one in rounds for pick in one.picks]
-    late = sum(pick.count for pick in picks if pick.delta > LATE * delta_start)
+def round_facts(rounds: Sequence[Round]) -> dict[str, Fact]:
+    """picks, phases, seconds_cluster: of all rounds."""
     return {
-        "picks": len(picks),
+        "picks": sum(len(one.picks) for one in rounds),
         "phases": sum(one.phases for one in rounds),
-        "max_delta": max((pick.delta for pick in picks), default=0.0),
-        "late_fraction": late / max(1, sum(pick.count for pick in picks)),
-        "negative_sigma": max(one.negative_sigma for one in rounds),
         "seconds_cluster": sum(one.seconds for one in rounds),
+    }
+
+
+def size_facts(state: FixingState) -> dict[str, int]:
+    """weights: what can be fixed. rest: other parameters. buffers: running statistics, integer counters left out."""
+    points = state.points
+    return {
+        "weights": len(state),
+        "rest": sum(tensor.numel() for group in (points.trained, points.fixed) for tensor in group.values()),
+        "buffers": sum(tensor.numel() for tensor in points.buffers.values() if tensor.is_floating_point()),
     }
 
 
@@ -100,17 +100,19 @@ def layer_records(
     """For the history, one per tensor.
 
     entropy_bits: H_l of its own labels. cross_bits: mean length of its labels under the code of the whole network.
-    rms_change, relative_rms_change: of final - base, and over the root mean square of the base. fixed_by_round,
-    fixed_by_omega: weights fixed. book: values without sigma, of `state`.
+    rms_change, relative_rms_change: of final - base, and over the root mean square of the base. mean_sigma: not of
+    points. fixed_by_round, fixed_by_omega: weights fixed. book: values without sigma, of `state`.
     """
-    sizes, total = list(state.sizes.values()), book.counts().double()
+    total = book.counts().double()
     length = (total / total.sum()).log2_().neg_()
-    columns = zip(state.mu.views.items(), book.labels.split(sizes), state.weights.sigma.split(sizes), strict=True)
-    for position, ((name, mu), labels, sigma) in enumerate(columns):
+    sigma = {} if state.weights.sigma is None else state.split(state.weights.sigma)
+    for position, (name, labels) in enumerate(state.split(book.labels).items()):
+        mu = state.mu.views[name]
         counts = torch.bincount(labels, minlength=len(book) + 1)
         p = counts.double() / len(labels)
         change = _rms(mu.double() - base[name].double())
         zeros = int(counts[:-1][book.codes == 0].sum())
+        of_sigma = {"mean_sigma": float(sigma[name].mean(dtype=torch.float64))} if name in sigma else {}
         yield {
             "event": "layer",
             "name": name,
@@ -122,7 +124,7 @@ def layer_records(
             "cross_bits": float((p * length)[counts > 0].sum()),
             "rms_change": change,
             "relative_rms_change": change / max(_rms(base[name].double()), 1e-30),
-            "mean_sigma": float(sigma.mean(dtype=torch.float64)),
+            **of_sigma,
             "fixed_by_round": " ".join(str(counts[position]) for counts in record.by_round),
             "fixed_by_omega": " ".join(f"{w}:{counts[position]}" for w, counts in sorted(record.by_omega.items())),
         }

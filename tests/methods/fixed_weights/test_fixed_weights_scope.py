@@ -10,9 +10,8 @@ from torch import nn
 from benchmark import ConfigError, Diverged
 from benchmark.registry import NETWORKS
 from methods.finetuning.select import layer_biases
-from methods.probabilistic_weight_fixing.config import WeightFixingConfig
-from methods.probabilistic_weight_fixing.scope import scope_of
-from methods.probabilistic_weight_fixing.state import FixingState
+from methods.fixed_weights.scope import scope_of
+from methods.fixed_weights.state import FixingState
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)
 TABLE = [
@@ -112,7 +111,7 @@ def test_weights_that_are_no_real_numbers_are_refused(layer, message):
 def test_the_flat_weights_are_the_network_s_own_and_its_tensors_are_left_alone():
     net = network()
     before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
-    state = FixingState(net, scope_of(net, "weights_and_biases"), WeightFixingConfig())
+    state = FixingState(net, scope_of(net, "weights_and_biases"), 7)
     assert torch.equal(state.weights.mu, torch.cat([before[name].flatten() for name in state.mu.views]))
     assert all(torch.equal(state.mean()[name], tensor) for name, tensor in before.items())
     state.weights.mu.add_(1)
@@ -125,12 +124,12 @@ def test_a_nan_weight_names_its_tensor():
     with torch.no_grad():
         net.head.weight[0, 0] = torch.nan
     with pytest.raises(Diverged, match=r"base weights of 'head\.weight' is nan"):
-        FixingState(net, scope_of(net, "weights_and_biases"), WeightFixingConfig())
+        FixingState(net, scope_of(net, "weights_and_biases"), 7)
 
 
 def test_a_mask_marks_the_weights_of_its_tensors():
     net = network()
-    state = FixingState(net, scope_of(net, "weights_and_biases"), WeightFixingConfig())
+    state = FixingState(net, scope_of(net, "weights_and_biases"), 7)
     mask = dict(zip(state.mu.views, state.mask(["conv.bias", "head.bias"]).split([72, 8, 24, 3]), strict=True))
     assert {name for name, piece in mask.items() if bool(piece.all())} == {"conv.bias", "head.bias"}
     assert int(torch.cat(list(mask.values())).sum()) == 11
