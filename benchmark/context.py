@@ -97,12 +97,12 @@ class Context:
     def log(self, **values: float | int | str) -> None:
         self._history.append(values)
 
-    def figure(self, name: str, svg: str, caption: str) -> None:
+    def figure(self, name: str, svg: str, caption: str, data: str | None = None) -> None:
         self._before_save()
         if not self._figures_are_own:  # as for the history: a fresh start replaces what an earlier attempt left
             remove_figures(self._figures)
             self._figures_are_own = True
-        write_figure(self._figures, name, svg, caption)
+        write_figure(self._figures, name, svg, caption, data)
 
     def close(self) -> None:
         """Flush and close the history."""

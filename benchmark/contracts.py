@@ -190,11 +190,12 @@ class RunContext(Protocol):
     def log(self, **values: float | int | str) -> None:
         """Append one record to the run's history (`history.jsonl`); rewound when a checkpoint is loaded."""
 
-    def figure(self, name: str, svg: str, caption: str) -> None:
+    def figure(self, name: str, svg: str, caption: str, data: str | None = None) -> None:
         """Keep a figure of the fit as `figures/NAME.svg`; the HTML leaderboard shows it. Again under a name: replaced.
 
         name: lower-case letters, digits, - and _. svg: the text of an SVG image of less than 2 MB, without scripts and
-        without references to anything outside of itself. caption: plain text, what is to be seen.
+        without references to anything outside of itself. caption: plain text, what is to be seen. data: the numbers
+        behind it as CSV text with a header, kept as `figures/NAME.csv`.
 
         Raises:
             PluginError: it is none of this.

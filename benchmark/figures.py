@@ -33,8 +33,9 @@ class Figure:
     caption: str
 
 
-def write_figure(folder: Path, name: str, svg: str, caption: str) -> None:
-    """Check the figure and write `folder/NAME.svg`, whole or not at all, with the caption as the image's description.
+def write_figure(folder: Path, name: str, svg: str, caption: str, data: str | None = None) -> None:
+    """Check the figure and write `folder/NAME.svg`, whole or not at all, with the caption as the image's description;
+    before it `folder/NAME.csv`, if there are data.
 
     Raises:
         PluginError: an illegal name, no caption, not an SVG image, 2 MB or more, scripts, references to elsewhere.
@@ -47,14 +48,18 @@ def write_figure(folder: Path, name: str, svg: str, caption: str) -> None:
         raise PluginError(f"figure '{name}' has no caption. Say in a sentence what it shows.")
     image = _parsed(name, svg)
     _describe(image, caption.strip())
-    data = image.toxml().encode()  # without the DOCTYPE, which refers to elsewhere
-    if len(data) >= MOST_BYTES:
+    content = image.toxml().encode()  # without the DOCTYPE, which refers to elsewhere
+    if len(content) >= MOST_BYTES:
         raise PluginError(
-            f"figure '{name}' has {len(data):,} bytes; the limit is {MOST_BYTES:,}. Draw dense parts as an image "
+            f"figure '{name}' has {len(content):,} bytes; the limit is {MOST_BYTES:,}. Draw dense parts as an image "
             "inside the SVG, or fewer marks."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_bytes(folder / f"{name}.svg", data)
+    numbers = folder / f"{name}.csv"
+    numbers.unlink(missing_ok=True)  # of the figure that this one replaces
+    if data is not None:
+        write_bytes(numbers, data.encode())
+    write_bytes(folder / f"{name}.svg", content)
 
 
 def read_figures(folder: Path) -> list[Figure]:
@@ -68,7 +73,7 @@ def read_figures(folder: Path) -> list[Figure]:
 
 def remove_figures(folder: Path) -> None:
     """Remove the figures of an earlier attempt."""
-    for path in folder.glob("*.svg"):
+    for path in (*folder.glob("*.svg"), *folder.glob("*.csv")):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
 

@@ -40,6 +40,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "temperature": 1 / 50_000,
         "augment": True,
     },
-    "smoke": {"chains": 2, "burn_in": 10, "samples": 10, "keep": 5, "max_leapfrog": 10, "cycles": 2, "cycle_epochs": 2},
+    "smoke": {
+        "chains": 2,
+        "burn_in": 10,
+        "samples": 10,
+        "keep": 5,
+        "max_leapfrog": 10,
+        "cycles": 2,
+        "cycle_epochs": 2,
+        "snapshots": 2,
+    },
 }
 """Settings of `hmc`."""

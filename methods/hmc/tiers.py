@@ -39,3 +39,9 @@ def settled(config: SamplingConfig, parameters: int, examples: int) -> SamplingC
         decided["samples"] = max(decided["samples"], given["keep"])
     init = config.init if config.init != "auto" else ("map" if sampler == "sghmc" else "random")
     return SamplingConfig(**{**given, **decided, "sampler": sampler, "init": init})
+
+
+def is_settled(config: SamplingConfig) -> bool:
+    """Whether nothing is left that depends on network and data."""
+    lengths = STOCHASTIC if config.sampler == "sghmc" else SMALL
+    return "auto" not in (config.sampler, config.init) and all(getattr(config, name) is not None for name in lengths)

@@ -107,12 +107,12 @@ class PermutationGroups:
 
     def permuted_tensor(self, name: str, tensor: Tensor, permutations: Permutations, *, leading: int = 0) -> Tensor:
         """One relabelled tensor; arguments as of `permuted`."""
-        viewed = self.viewed(name, tensor, leading)
+        viewed, moved = self.viewed(name, tensor, leading), False
         for position, axis in enumerate(self.axes[name]):
             index = self.index(axis, permutations)
             if index is not None:
-                viewed = viewed.index_select(leading + position, index.to(tensor.device))
-        return viewed.reshape(tensor.shape)
+                viewed, moved = viewed.index_select(leading + position, index.to(tensor.device)), True
+        return viewed.reshape(tensor.shape) if moved else tensor
 
     def viewed(self, name: str, tensor: Tensor, leading: int = 0) -> Tensor:
         """The tensor in the shape in which its axes are read."""

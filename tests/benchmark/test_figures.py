@@ -35,6 +35,17 @@ def test_a_figure_comes_back_with_its_caption_and_its_content(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["plane-2.svg"]
 
 
+def test_the_numbers_behind_a_figure_stand_beside_it_and_go_with_it(tmp_path: Path) -> None:
+    write_figure(tmp_path, "curve", svg(), "a curve", "x,y\n1,2\n")
+    assert (tmp_path / "curve.csv").read_text() == "x,y\n1,2\n"
+    assert [figure.name for figure in read_figures(tmp_path)] == ["curve"]
+    write_figure(tmp_path, "curve", svg(), "another")
+    assert not (tmp_path / "curve.csv").exists()
+    write_figure(tmp_path, "curve", svg(), "a curve", "x\n")
+    remove_figures(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_caption_is_the_first_description_also_with_a_prefix_and_one_of_its_own(tmp_path: Path) -> None:
     prefixed = '<s:svg xmlns:s="http://www.w3.org/2000/svg"><s:desc>old</s:desc></s:svg>'
     write_figure(tmp_path, "p", prefixed, "new")
