@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,7 @@ class _Planner:
     excluded: list[RunSpec] = field(default_factory=list)
     references: dict[str, str] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)
+    _rows: dict[tuple[int, str], list[RunSpec]] = field(default_factory=lambda: defaultdict(list))
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _settled: dict[tuple[Any, ...], _Settled] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], tuple[RunSpec, ...]] = field(default_factory=dict)
@@ -126,8 +128,10 @@ class _Planner:
             return
         for spec in specs[:-1]:
             self.cells.setdefault(spec.id, Cell(spec, row=False))
-        known = self.cells.get(own.id)  # a run that another one needed before keeps its earlier place
-        self.cells[own.id] = known if known is not None and known.row else Cell(own, row=True)
+        known = self.cells.get(own.id)
+        if known is None or not known.row:
+            self.cells[own.id] = Cell(own, row=True)  # a run that another one needed before keeps its earlier place
+            self._rows[place.key].append(own)
 
     def _add_companions(self, method: Item, place: _Place) -> None:
         """Rows that the method's row is not to be seen without, for every seed, unless the study excludes them."""
@@ -140,18 +144,21 @@ class _Planner:
                 self._add_row(item, place, seed)
 
     def _compare(self, place: _Place) -> None:
-        """Note for every row of a place the run that it is compared with; the reference must be a row itself."""
-        reference = self.study.reference
-        if reference is None:
+        """Note for every row of a place the run that it is compared with: the one that the study names, else the only
+        one whose method is made to be a reference, companions included. Without such a row there is none."""
+        rows = self._rows.get(place.key, [])
+        made_for_it = {name for name in {spec.method.name for spec in rows} if METHODS.get(name).reference}
+        if self.study.reference is None and not made_for_it:
             return
         for seed in self.study.seeds:
-            run = self._with_needs(reference, place, seed, ())[-1]
-            if run.id not in self.cells or not self.cells[run.id].row:
-                continue  # the study excludes it here
-            for cell in self.cells.values():
-                spec = cell.spec
-                if cell.row and spec.task is run.task and spec.network == run.network and spec.seed == seed:
-                    self.references[spec.id] = run.id
+            own = [spec for spec in rows if spec.seed == seed]
+            if self.study.reference is None:
+                found = [spec.id for spec in own if spec.method.name in made_for_it]
+            else:
+                named = self._with_needs(self.study.reference, place, seed, ())[-1].id
+                found = [spec.id for spec in own if spec.id == named]
+            if len(found) == 1:
+                self.references |= {spec.id: found[0] for spec in own}
 
     def _with_needs(self, method: Item, place: _Place, seed: int, chain: tuple[str, ...]) -> tuple[RunSpec, ...]:
         """The runs that `method` needs, depth first, and last its own. Runs that many rows share are made once."""

@@ -51,7 +51,7 @@ class Item:
 class Study:
     """A validated study. Axes are expanded: each `Item` is one point.
 
-    reference: the one of `methods` whose predictive the other rows are compared with, or None.
+    reference: the one of `methods` whose predictive the other rows are compared with, if the study names one.
     """
 
     name: str
@@ -149,11 +149,9 @@ def validate(marked: Marked) -> Study:
 
 
 def _reference(marked: Marked, methods: tuple[Item, ...], defaults: Mapping[str, Mapping[str, Any]]) -> Item | None:
-    """The method of that name and settings among `methods`; without the key, the one that is made to be a reference, if
-    there is just one."""
+    """The method of that name and settings among `methods`."""
     if marked.value.get("reference") is None:
-        made_for_it = [item for item in methods if METHODS.get(item.name).reference]
-        return made_for_it[0] if len(made_for_it) == 1 else None
+        return None
     where, asked = marked.where(("reference",)), tuple(_items(marked, "reference", METHODS, defaults))
     same = [item for item in methods if (item.name, item.config) in [(each.name, each.config) for each in asked]]
     if len(asked) != 1 or len(same) != 1:

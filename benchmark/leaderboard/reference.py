@@ -19,7 +19,7 @@ from benchmark.store import Store
 
 COMPARED = tuple(metric.name for metric in COMPARISON_METRICS)
 FLOORS = {name: f"{name}_floor" for name in COMPARED}
-"""Facts of a reference: the metric between its own two halves."""
+"""Facts of a reference: the metric between its own two halves. Besides, `converged` and, in words, `diagnosis`."""
 
 
 def with_references(records: Sequence[Record], references: Mapping[str, str], store: Store) -> list[Record]:
@@ -89,6 +89,7 @@ def _note(label: str, runs: list[Record]) -> str:
     if floors:
         agreement, tv = (sum(float(facts[name]) for facts in floors) / len(floors) for name in FLOORS.values())
         text += f"; its own halves have {100 * agreement:.2f} % and {tv:.4f} on validation data"
+    text += "".join(f"; {run.facts['diagnosis']}" for run in runs if "diagnosis" in run.facts)
     open_ends = sum(run.facts.get("converged") is False for run in runs)
     if open_ends:
         text += f"; REFERENCE NOT CONVERGED in {open_ends} of {len(runs)} runs"

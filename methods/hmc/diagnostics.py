@@ -89,7 +89,8 @@ class Convergence:
     rhat_logp: of the log posterior. rhat_function: largest of the log-probabilities of the inputs; ess_bulk_function,
     ess_tail_function: smallest. constant: log-probabilities that never changed and are left out. converged:
     rhat_function < 1.05 (strict: 1.01) and ess_bulk_function >= 100 C. diagnosed_on: where the inputs are from.
-    split_halves: there is one chain, and its halves are compared: no sign of what it has not found.
+    split_halves: there is one chain, and its halves are compared: no sign of what it has not found. rhat_limit,
+    ess_limit: what `converged` asks for.
     """
 
     rhat_logp: float
@@ -100,6 +101,8 @@ class Convergence:
     converged: bool
     diagnosed_on: str
     split_halves: bool
+    rhat_limit: float = LARGEST_RHAT
+    ess_limit: int = FEWEST_EFFECTIVE
 
     @classmethod
     def of(
@@ -118,16 +121,25 @@ class Convergence:
         columns = _spaced(log_probs.reshape(*log_probs.shape[:2], -1), MOST_COLUMNS)
         rhat = _extreme(np.max, rank_rhat(columns))
         bulk, tail = (_extreme(np.min, sizes(columns)) for sizes in (ess_bulk, ess_tail))
-        limit = LARGEST_STRICT_RHAT if strict else LARGEST_RHAT
+        limit, enough = LARGEST_STRICT_RHAT if strict else LARGEST_RHAT, FEWEST_EFFECTIVE * len(log_posterior)
         return cls(
             rhat_logp=float(rank_rhat(log_posterior)),
             rhat_function=rhat,
             ess_bulk_function=bulk,
             ess_tail_function=tail,
             constant=int(constant(columns).sum()),
-            converged=rhat < limit and bulk >= FEWEST_EFFECTIVE * len(log_posterior),
+            converged=rhat < limit and bulk >= enough,
             diagnosed_on=diagnosed_on,
             split_halves=len(log_posterior) == 1,
+            rhat_limit=limit,
+            ess_limit=enough,
+        )
+
+    def diagnosis(self) -> str:
+        """The criterion in words: `R-hat 1.02 (below 1.05), bulk ESS 312 (400 or more)`."""
+        return (
+            f"R-hat {self.rhat_function:.3g} (below {self.rhat_limit:g}), bulk ESS {self.ess_bulk_function:.0f} "
+            f"({self.ess_limit} or more)"
         )
 
     def facts(self) -> dict[str, Fact]:

@@ -82,12 +82,21 @@ def _concluded(
     lengths = log_posterior.cpu().numpy()
     convergence = Convergence.of(lengths, log_probs, strict=config.strict, diagnosed_on=origin)
     facts |= {"chains": posterior.chains, "states": posterior.support, **convergence.facts()}
+    facts |= {"diagnosis": _diagnosis(convergence, facts, config.temperature)}
     facts |= distance_of_halves(problem, posterior)
     tempered = config.temperature < 1 or config.augment
     marks = (["tempered"] if tempered else []) + ([] if convergence.converged else ["not converged"])
     facts |= {"posterior": "tempered" if tempered else "bayes"} | ({"marks": ", ".join(marks)} if marks else {})
     ctx.figure("sampling", sampling_figure(lengths, np.asarray(log_probs), strict=config.strict), CAPTION)
     return posterior.with_facts(facts)
+
+
+def _diagnosis(convergence: Convergence, facts: Mapping[str, Fact], temperature: float) -> str:
+    """What the chains were judged by, in words; with stochastic gradients the temperatures as well."""
+    if "kinetic_temperature" not in facts:
+        return convergence.diagnosis()
+    kinetic, configurational = (float(facts[f"{kind}_temperature"]) for kind in ("kinetic", "configurational"))
+    return f"{convergence.diagnosis()}, T_kin {kinetic:.3g} and T_conf {configurational:.3g} (both {temperature:g})"
 
 
 def _log_posterior(density: Density, states: Tensor) -> Tensor:

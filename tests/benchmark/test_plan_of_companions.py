@@ -158,6 +158,14 @@ def test_without_a_reference_among_the_rows_nothing_is_compared():
     assert planned("[{sampler: {chains: [1, 2]}}]").references == {}, "two are no single standard"
 
 
+def test_a_companion_can_be_the_reference(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Control, "reference", True)
+    monkeypatch.setattr(Summary, "reference", False)
+    found = planned("[map, summary]")
+    assert {found.specs[reference].method.name for reference in found.references.values()} == {"control"}
+    assert len(found.references) == 3
+
+
 def test_a_study_may_name_its_reference():
     found = planned("[map, {sampler: {chains: [1, 2]}}]", "reference: {sampler: {chains: 2}}")
     assert {found.specs[run].given["chains"] for run in found.references.values()} == {2}

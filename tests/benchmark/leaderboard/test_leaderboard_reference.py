@@ -78,12 +78,13 @@ def test_a_reference_that_cannot_be_read_leaves_the_row_and_says_why(store: Stor
 
 
 def test_a_reference_that_has_not_converged_is_told_in_every_view_with_its_floor(store: Store) -> None:
-    facts = {"converged": False, "agreement_floor": 0.985, "tv_floor": 0.0123}
+    facts = {"converged": False, "agreement_floor": 0.985, "tv_floor": 0.0123, "diagnosis": "R-hat 3 (below 1.05)"}
     hmc, other = publish(store, spec("hmc"), HMC, **facts), publish(store, spec("mean_field"), OTHER)
     board = build(compared(store, hmc, other, reference=hmc))
     [note] = board.tables[0].notes
     assert "with the predictions of hmc on resnet18" in note
     assert "98.50 % and 0.0123" in note
+    assert "R-hat 3 (below 1.05)" in note
     assert "REFERENCE NOT CONVERGED in 1 of 1 runs" in note
     for view in (as_text(board), as_markdown(board).replace("\\", ""), as_html(board)):
         assert "REFERENCE NOT CONVERGED" in view
