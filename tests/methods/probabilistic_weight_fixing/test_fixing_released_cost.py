@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
+from numpy.typing import NDArray
 from paired_timing import threads
 from test_fixing_speed import gaussian_weights, resident_memory
 from torch import Tensor
@@ -52,7 +53,7 @@ def released_round(mu: Tensor, sigma: Tensor, target: int, b: int) -> Tensor:
     return code
 
 
-def cost_of(way: str, n: int, fraction: float) -> tuple[float, int, Tensor]:
+def cost_of(way: str, n: int, fraction: float) -> tuple[float, int, NDArray]:
     """(process seconds, bytes beyond the weights, codes) of a round, in a process of its own; one thread."""
     with threads(1):
         mu = torch.randn(n, generator=torch.Generator().manual_seed(0)) * 0.03
@@ -64,7 +65,7 @@ def cost_of(way: str, n: int, fraction: float) -> tuple[float, int, Tensor]:
         else:
             fix_round(weights, target, 1.0, SETTINGS)
             code = weights.code.long().masked_fill_(~weights.fixed, -(1 << 62))
-        return time.process_time() - start, (peak_memory() or 0) - resident, code
+        return time.process_time() - start, (peak_memory() or 0) - resident, code.numpy()
 
 
 @pytest.mark.benchmarks
