@@ -40,11 +40,22 @@ def _values(types: Sequence[Any], value: Any) -> Iterator[Any]:
     models = [model for kind in types for model in _models_in(kind)]
     if isinstance(value, dict) and models:
         yield from _expand(models, value)
-    elif isinstance(value, list) and value and types and not any(_accepts(kind, value) for kind in types):
+    elif isinstance(value, list) and value and types and not _is_one_value(types, value):
         for item in value:
             yield from _values(types, item) if isinstance(item, dict) else (item,)
     else:
         yield value
+
+
+def _is_one_value(types: Sequence[Any], value: list[Any]) -> bool:
+    """Whether a list is what a field takes, or what a field that takes nothing but lists was meant to be: a mistake in
+    it is then reported by validation, as one in that item."""
+    if any(_accepts(kind, value) for kind in types):
+        return True
+    only_lists = all(get_origin(kind) in (tuple, list) for kind in types)
+    return only_lists and not any(
+        isinstance(item, list | dict) or _accepts(kind, item) for kind in types for item in value
+    )
 
 
 def _accepts(kind: Any, value: Any) -> bool:

@@ -75,6 +75,10 @@ def test_a_field_that_takes_a_list_is_no_axis():
     assert points(sizes=[1, 2], names=["a"], either=[3, 4]) == [{"sizes": [1, 2], "names": ["a"], "either": [3, 4]}]
 
 
+def test_a_mistake_in_a_list_that_a_field_takes_stays_in_the_list():
+    assert points(sizes=[1, "two"]) == [{"sizes": [1, "two"]}]
+
+
 def test_a_list_of_lists_is_an_axis_of_a_field_that_takes_a_list():
     assert points(sizes=[[1, 2], [3]]) == [{"sizes": [1, 2]}, {"sizes": [3]}]
 

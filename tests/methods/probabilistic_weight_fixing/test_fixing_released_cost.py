@@ -69,8 +69,8 @@ def cost_of(way: str, n: int, fraction: float) -> tuple[float, int, NDArray]:
 
 
 @pytest.mark.benchmarks
-@pytest.mark.parametrize("fraction", [0.2, 0.6])
-def test_a_round_is_many_times_as_fast_as_all_distances_and_finds_the_same_codes(fraction: float):
+@pytest.mark.parametrize(("fraction", "times"), [(0.2, 3), (0.6, 8), (0.9, 16)])
+def test_a_round_is_many_times_as_fast_as_all_distances_and_finds_the_same_codes(fraction: float, times: float):
     n, spawn = 1_000_000, multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as alone:
         ours = alone.submit(cost_of, "ours", n, fraction).result()
@@ -78,7 +78,7 @@ def test_a_round_is_many_times_as_fast_as_all_distances_and_finds_the_same_codes
     print(f"\n{n:,} weights, p = {fraction}: {ours[0]:.2f} s against {theirs[0]:.2f} s, x{theirs[0] / ours[0]:.0f}")
     print(f"  beyond the weights {ours[1] / 2**20:.0f} MiB against {theirs[1] / 2**20:.0f} MiB")
     assert int((ours[2] != theirs[2]).sum()) <= n // 100_000  # distances in float64 instead of intervals in float32
-    assert theirs[0] > 5 * ours[0]
+    assert theirs[0] > times * ours[0]
     assert theirs[1] > 2 * ours[1]
 
 
