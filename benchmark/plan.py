@@ -67,6 +67,7 @@ class _Planner:
     references: dict[str, str] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)
     _rows: dict[tuple[int, str], list[RunSpec]] = field(default_factory=lambda: defaultdict(list))
+    _companions: set[str] = field(default_factory=set)
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _settled: dict[tuple[Any, ...], _Settled] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], tuple[RunSpec, ...]] = field(default_factory=dict)
@@ -82,9 +83,8 @@ class _Planner:
                 version = NETWORKS.family(network)[1].version
                 place = _Place(part, fingerprint, info, Part(network, version), protocol)
                 for method in self.study.methods:
-                    for seed in self.study.seeds:
-                        self._add_row(method, place, seed)
-                    self._add_companions(method, place)
+                    added = [seed for seed in self.study.seeds if self._add_row(method, place, seed) is not None]
+                    self._add_companions(method, place, added)
                 self._compare(place)
         self._refuse_idle_patterns()
         return Plan(self.study, tuple(self.cells.values()), tuple(self.excluded), self.references)
@@ -112,7 +112,8 @@ class _Planner:
                     f"study '{self.study.name}': the exclude pattern {dict(pattern)} matches no run of the study.{near}"
                 )
 
-    def _add_row(self, method: Item, place: _Place, seed: int) -> None:
+    def _add_row(self, method: Item, place: _Place, seed: int) -> str | None:
+        """Plan a row with what it needs; its run, None when the study excludes it."""
         names = {
             "task": place.task.name,
             "network": place.network.name,
@@ -125,23 +126,28 @@ class _Planner:
         if hits:
             self._used |= hits
             self.excluded.append(own)
-            return
+            return None
         for spec in specs[:-1]:
             self.cells.setdefault(spec.id, Cell(spec, row=False))
         known = self.cells.get(own.id)
         if known is None or not known.row:
             self.cells[own.id] = Cell(own, row=True)  # a run that another one needed before keeps its earlier place
             self._rows[place.key].append(own)
+        return own.id
 
-    def _add_companions(self, method: Item, place: _Place) -> None:
-        """Rows that the method's row is not to be seen without, for every seed, unless the study excludes them."""
+    def _add_companions(self, method: Item, place: _Place, seeds: list[int]) -> None:
+        """Rows that the method's row is not to be seen without, for the seeds that it has, unless the study excludes
+        them."""
         plugin = METHODS.get(method.name)
         if type(plugin).companions is Method.companions:
             return
         for companion in plugin.companions(self._settle(method, place).config):
             item = self._needed_item(method.name, companion)
-            for seed in self.study.seeds:
-                self._add_row(item, place, seed)
+            for seed in seeds:
+                known = len(self._rows[place.key])
+                run = self._add_row(item, place, seed)
+                if run is not None and len(self._rows[place.key]) > known:
+                    self._companions.add(run)
 
     def _compare(self, place: _Place) -> None:
         """Note for every row of a place the run that it is compared with: the one that the study names, else the only
@@ -154,6 +160,7 @@ class _Planner:
             own = [spec for spec in rows if spec.seed == seed]
             if self.study.reference is None:
                 found = [spec.id for spec in own if spec.method.name in made_for_it]
+                found = [run for run in found if run not in self._companions] or found  # what was asked for comes first
             else:
                 named = self._with_needs(self.study.reference, place, seed, ())[-1].id
                 found = [spec.id for spec in own if spec.id == named]

@@ -1,7 +1,7 @@
 """Closeness to the reference predictive of a study: `agreement` and `tv` of every run with the reference of its place.
 
 The reference (a gold standard, such as HMC) is another run of the same task, network, seed and protocol. Its own
-convergence is told beside the numbers, and how far apart its own two halves are: no row can be expected to be closer.
+convergence is told beside the numbers, and how far apart its own two halves are, which is about twice its own error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmark.metrics.scoring import Predictions, SplitPredictions, compare
 from benchmark.store import Store
 
 COMPARED = tuple(metric.name for metric in COMPARISON_METRICS)
-FLOORS = {name: f"{name}_floor" for name in COMPARED}
+HALVES = {name: f"{name}_halves" for name in COMPARED}
 """Facts of a reference: the metric between its own two halves. Besides, `converged` and, in words, `diagnosis`."""
 
 
@@ -74,7 +74,7 @@ def _test(run: str, loaded: dict[str, SplitPredictions | str], store: Store) -> 
 
 
 def reference_notes(records: Iterable[Record]) -> tuple[str, ...]:
-    """What a reader of the columns must know, a line per reference: its name, whether it converged, its floor."""
+    """What a reader of the columns must know, a line per reference: its name, whether it converged, its error."""
     by_label: dict[str, dict[str, Record]] = {}
     for record in records:
         other = record.compared_with
@@ -85,10 +85,11 @@ def reference_notes(records: Iterable[Record]) -> tuple[str, ...]:
 
 def _note(label: str, runs: list[Record]) -> str:
     text = f"{', '.join(COMPARED)}: with the predictions of {label}"
-    floors = [run.facts for run in runs if all(name in run.facts for name in FLOORS.values())]
-    if floors:
-        agreement, tv = (sum(float(facts[name]) for facts in floors) / len(floors) for name in FLOORS.values())
-        text += f"; its own halves have {100 * agreement:.2f} % and {tv:.4f} on validation data"
+    halves = [run.facts for run in runs if all(name in run.facts for name in HALVES.values())]
+    if halves:
+        agreement, tv = (sum(float(facts[name]) for facts in halves) / len(halves) for name in HALVES.values())
+        data = "training" if any(facts.get("diagnosed_on") == "train" for facts in halves) else "validation"
+        text += f"; its own two halves have {100 * agreement:.2f} % and {tv:.4f} on {data} data"
     text += "".join(f"; {run.facts['diagnosis']}" for run in runs if "diagnosis" in run.facts)
     open_ends = sum(run.facts.get("converged") is False for run in runs)
     if open_ends:

@@ -13,6 +13,8 @@ Auto = Literal["auto"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Sampler = Literal["hmc", "pyro", "sghmc"]
+FEWEST_FOR_MASS = 8
+"""Trajectories of burn-in, of whose third quarter a variance can be taken."""
 
 
 class SamplingConfig(MethodConfig):
@@ -41,7 +43,7 @@ class SamplingConfig(MethodConfig):
             "network's L2. auto: 1; with sghmc map, or where the base network has no L2 1/sqrt(5), transformers 0.2"
         ),
     )
-    temperature: Positive = Field(1.0, description="T of the target p(w | data)^(1/T); below 1 the row is marked")
+    temperature: Positive = Field(1.0, description="T of the target p(w | data)^(1/T); other than 1 the row is marked")
 
     burn_in: Count | None = Field(None, description="trajectories per chain that adapt and are thrown away")
     discard: int = Field(0, ge=0, description="further trajectories that are thrown away, with everything adapted")
@@ -50,7 +52,7 @@ class SamplingConfig(MethodConfig):
     step_size: Auto | Positive = Field("auto", description="leapfrog step; auto: dual averaging in the burn-in")
     target_accept: float = Field(0.8, gt=0.1, lt=1, description="acceptance that dual averaging aims at")
     trajectory: Auto | Positive = Field("auto", description="tau, length of a trajectory; auto: pi/2 times s")
-    max_leapfrog: Count | None = Field(None, description="most leapfrog steps of a trajectory")
+    max_leapfrog: Count | None = Field(None, description="most leapfrog steps of a trajectory, before its jitter")
     jitter: float = Field(0.2, ge=0, lt=1, description="lengths vary uniformly by this share, to leave no cycle unseen")
     mass: Literal["unit", "diag"] = Field("unit", description="diag: inverse variances of the second burn-in half")
     data_chunk: Count | None = Field(None, description="examples per pass of a gradient, where memory is short")
@@ -79,6 +81,13 @@ class SamplingConfig(MethodConfig):
     def _fits_together(self) -> SamplingConfig:
         if self.keep is not None and self.samples is not None and self.keep > self.samples:
             raise ValueError(f"keep {self.keep} states of {self.samples} samples per chain; legal: 1..{self.samples}")
+        if self.mass == "diag" and self.burn_in is not None and self.burn_in < FEWEST_FOR_MASS:
+            raise ValueError(
+                f"mass 'diag' is estimated in a quarter of the burn-in, and burn_in is {self.burn_in}; legal: burn_in "
+                f"from {FEWEST_FOR_MASS}, or mass: unit"
+            )
+        if self.mass == "diag" and self.sampler == "pyro":
+            raise ValueError("sampler 'pyro' has unit masses here; set mass: unit, or sampler: hmc")
         if self.sampler in ("hmc", "pyro") and self.augment:
             raise ValueError(
                 f"sampler '{self.sampler}' needs the plain training split, whose likelihood is one function; set "

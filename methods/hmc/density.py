@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmark import ConfigError, Split
@@ -133,7 +134,7 @@ class Density:
         states = states.detach()
         gradient = states * -precision
         log_likelihood = states.new_zeros(len(states), dtype=torch.float64)
-        with full_precision(states.device):
+        with full_precision(states.device), sdpa_kernel(SDPBackend.MATH):  # others have no batched form
             for inputs, labels in split.batches(self._chunk):
                 part, value = function(states, inputs, labels)
                 gradient += part

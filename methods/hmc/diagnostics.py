@@ -58,6 +58,8 @@ def _by_column(draws: Array, statistic: Callable[[Array], Any]) -> Array:
     """`statistic` of the columns that vary, NaN for those that do not."""
     if draws.ndim < 2:
         raise ValueError(f"draws must be an array (chains, draws, ...); got {draws.shape}")
+    if draws.shape[1] < 2 * FEWEST_DRAWS and (len(draws) == 1 or draws.shape[1] < FEWEST_DRAWS):
+        return np.full(draws.shape[2:], np.nan)
     chains = halves(draws).astype(np.float64)
     columns = chains.reshape(*chains.shape[:2], -1)
     found = np.full(columns.shape[2], np.nan)
@@ -90,7 +92,7 @@ class Convergence:
     ess_tail_function: smallest. constant: log-probabilities that never changed and are left out. converged:
     rhat_function < 1.05 (strict: 1.01) and ess_bulk_function >= 100 C. diagnosed_on: where the inputs are from.
     split_halves: there is one chain, and its halves are compared: no sign of what it has not found. rhat_limit,
-    ess_limit: what `converged` asks for.
+    ess_limit: what `converged` asks for. states: C D.
     """
 
     rhat_logp: float
@@ -103,6 +105,7 @@ class Convergence:
     split_halves: bool
     rhat_limit: float = LARGEST_RHAT
     ess_limit: int = FEWEST_EFFECTIVE
+    states: int = 0
 
     @classmethod
     def of(
@@ -128,19 +131,23 @@ class Convergence:
             ess_bulk_function=bulk,
             ess_tail_function=tail,
             constant=int(constant(columns).sum()),
-            converged=rhat < limit and bulk >= enough,
+            converged=rhat < limit and bulk >= enough and bool(np.isfinite(columns).all()),
             diagnosed_on=diagnosed_on,
             split_halves=len(log_posterior) == 1,
             rhat_limit=limit,
             ess_limit=enough,
+            states=log_posterior.size,
         )
 
     def diagnosis(self) -> str:
         """The criterion in words: `R-hat 1.02 (below 1.05), bulk ESS 312 (400 or more)`."""
-        return (
-            f"R-hat {self.rhat_function:.3g} (below {self.rhat_limit:g}), bulk ESS {self.ess_bulk_function:.0f} "
-            f"({self.ess_limit} or more)"
-        )
+        asked = f"{self.ess_limit} or more"
+        if self.states < self.ess_limit:
+            asked += f", out of reach of {self.states} states"
+        text = f"R-hat {self.rhat_function:.3g} (below {self.rhat_limit:g})"
+        text += f", bulk ESS {self.ess_bulk_function:.0f} ({asked})"
+        text += " of the halves of one chain" if self.split_halves else ""
+        return text + (" on training inputs" if self.diagnosed_on == "train" else "")
 
     def facts(self) -> dict[str, Fact]:
         """rhat_logp, rhat, ess_bulk, ess_tail (those that are finite), converged, diagnosed_on; rhat_of: chains, or

@@ -50,7 +50,7 @@ def fit_hmc(problem: Problem, ctx: RunContext, config: SamplingConfig) -> ChainS
             problem.train.first(problem.n_train),
             scales,
             temperature=config.temperature,
-            data_chunk=config.data_chunk,
+            data_chunk=config.data_chunk or (None if norms(problem.network) else ctx.micro_batch),
         )
         states, facts = sample_chains(problem, ctx, config, density, median(scales.values()))
         shapes, buffers = density.shapes, _statistics(problem, ctx, scales, states)
@@ -84,7 +84,7 @@ def _concluded(
     facts |= {"chains": posterior.chains, "states": posterior.support, **convergence.facts()}
     facts |= {"diagnosis": _diagnosis(convergence, facts, config.temperature)}
     facts |= distance_of_halves(problem, posterior)
-    tempered = config.temperature < 1 or config.augment
+    tempered = config.temperature != 1 or config.augment
     marks = (["tempered"] if tempered else []) + ([] if convergence.converged else ["not converged"])
     facts |= {"posterior": "tempered" if tempered else "bayes"} | ({"marks": ", ".join(marks)} if marks else {})
     ctx.figure("sampling", sampling_figure(lengths, np.asarray(log_probs), strict=config.strict), CAPTION)

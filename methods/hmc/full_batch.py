@@ -33,7 +33,8 @@ def sample_chains(
     """
     starts = torch.stack([density.flatten(_start(problem, ctx, config, chain)) for chain in range(config.chains or 1)])
     if config.sampler == "pyro":
-        return _by_pyro(ctx, config, density, starts, scale), {"kernel": config.kernel}
+        states = _by_pyro(ctx, config, density, starts, scale)
+        return states, {"kernel": config.kernel, "moved": _moved(states)}
     generators = [ctx.generator(f"chain{chain}") for chain in range(len(starts))]
     jitter = ctx.generator("jitter")
     chains = HmcChains(density, starts, config, scale=scale, generators=generators, jitter=jitter)
@@ -44,7 +45,7 @@ def sample_chains(
         chains.step()
         _log(ctx, chains)
         ctx.checkpoint.offer(lambda: {"chains": chains.state_dict()})
-    return chains.kept.states, _facts(chains)
+    return chains.kept.states, _facts(chains, config.burn_in or 0)
 
 
 def _start(problem: Problem, ctx: RunContext, config: SamplingConfig, chain: int) -> Mapping[str, Tensor]:
@@ -67,13 +68,13 @@ def _log(ctx: RunContext, chains: HmcChains) -> None:
     ctx.progress(last + 1, chains.trajectories, acceptance=acceptance)
 
 
-def _facts(chains: HmcChains) -> dict[str, Fact]:
+def _facts(chains: HmcChains, burn_in: int) -> dict[str, Fact]:
     """acceptance, divergences, jump after burn-in; step_size, leapfrog, gradients, trajectory_truncated.
 
     Raises:
         Diverged: these chains are no sample of anything.
     """
-    acceptance, counted = chains.acceptance, int(chains.trace.done * len(chains.states))
+    acceptance, counted = chains.acceptance, (chains.trajectories - burn_in) * len(chains.states)
     if acceptance < LEAST_ACCEPTED:
         raise Diverged(
             f"the chains are stuck: {100 * acceptance:.1f} % of the proposals were accepted after burn-in at step size "
@@ -81,8 +82,9 @@ def _facts(chains: HmcChains) -> dict[str, Fact]:
         )
     if chains.divergences > MOST_DIVERGENT * counted:
         raise Diverged(
-            f"{chains.divergences} of {counted} trajectories diverged at step size {chains.step_size:.3g}, legal: "
-            f"{100 * MOST_DIVERGENT:.0f} %. Set a smaller step_size or a higher target_accept."
+            f"{chains.divergences} of {counted} trajectories after burn-in diverged at step size "
+            f"{chains.step_size:.3g}, legal: {100 * MOST_DIVERGENT:.0f} %. "
+            "Set a smaller step_size or a higher target_accept."
         )
     if acceptance > MOST_ACCEPTED:
         log.warning("Acceptance is %.3f: a larger step size would move the chains further.", acceptance)
@@ -108,3 +110,17 @@ def _by_pyro(ctx: RunContext, config: SamplingConfig, density: Density, starts: 
 
     seeds = [ctx.seed_for("pyro", chain) for chain in range(len(starts))]
     return pyro_states(density, starts, config, scale=scale, seeds=seeds, finished=finished, after_chain=after_chain)
+
+
+def _moved(states: Tensor) -> float:
+    """Share of stored states that differ from the one before; 1 for a single state.
+
+    Raises:
+        Diverged: a chain stands still.
+    """
+    moves = (states[:, 1:] != states[:, :-1]).any(-1).double()  # (C, keep - 1)
+    if moves.numel() == 0:
+        return 1.0
+    if float(moves.mean(1).min()) < LEAST_ACCEPTED:
+        raise Diverged("a chain of Pyro stands still. Leave step_size to its adaptation, or raise burn_in.")
+    return float(moves.mean())

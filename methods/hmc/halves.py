@@ -1,4 +1,4 @@
-"""How far apart the predictions of a sampler's own two halves are: what no other row can be expected to beat."""
+"""How far apart the predictions of a sampler's own two halves are: about twice the Monte-Carlo error of all of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from methods.hmc.posterior import ChainSamples
 
 
 def distance_of_halves(problem: Problem, posterior: ChainSamples) -> dict[str, Fact]:
-    """agreement_floor, tv_floor: share of equal arg-max and mean total variation on validation data (training data
-    where there are none) between the first half of the chains and the others, or of one chain's states. Nothing where
-    there are fewer than two states."""
+    """agreement_halves, tv_halves: share of equal arg-max and mean total variation between the first half of the chains
+    and the others, or of one chain's states, on validation data (training data where there are none).
+
+    Two estimates of half the states each differ by about twice what an exact row would differ from all of them. Nothing
+    where there are fewer than two states."""
     if posterior.support < 2:
         return {}
     by_chain = posterior.chains > 1
@@ -26,4 +28,4 @@ def distance_of_halves(problem: Problem, posterior: ChainSamples) -> dict[str, F
     one, other = (pool.result().log_probs.double() for pool in pools)
     agreement = (one.argmax(1) == other.argmax(1)).double().mean()
     variation = 0.5 * (one.exp() - other.exp()).abs().sum(1).mean()
-    return {"agreement_floor": float(agreement), "tv_floor": float(torch.clamp(variation, max=1.0))}
+    return {"agreement_halves": float(agreement), "tv_halves": float(torch.clamp(variation, max=1.0))}

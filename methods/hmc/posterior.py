@@ -51,6 +51,18 @@ class ChainSamples(Posterior):
     def prediction_draws(self) -> int:
         return self.support
 
+    def finite(self) -> ChainSamples:
+        """Without states that hold infinity or no number; those that are left as one chain, unless all are."""
+        good = self.states.isfinite().all(-1)
+        if bool(good.all()):
+            return self
+        buffers = {name: buffer[good][None] for name, buffer in self.buffers.items()}
+        return ChainSamples(self.states[good][None], self.shapes, buffers, self._rest, self._facts)
+
+    def statistics(self, index: int) -> dict[str, Tensor]:
+        """The running statistics of state number `index` of all, chain by chain."""
+        return {name: buffer.flatten(0, 1)[index] for name, buffer in self.buffers.items()}
+
     def weights(self, chain: int, state: int) -> dict[str, Tensor]:
         """One state as named weights, float32, with everything that a forward pass needs."""
         pieces = self.states[chain, state].float().split([shape.numel() for shape in self.shapes.values()])

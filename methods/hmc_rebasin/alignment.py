@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
 from benchmark import ConfigError, Problem, RunContext
@@ -29,7 +31,9 @@ def checked_groups(network: nn.Module, problem: Problem) -> PermutationGroups:
 
 
 def matching_of(problem: Problem, ctx: RunContext, config: AlignedConfig, groups: PermutationGroups) -> Matching:
-    """How two samples are matched. Weights count alike: within a tensor the prior is one number."""
+    """How two samples are matched. Weights count alike, or in units of the prior's deviations where these differ from
+    tensor to tensor."""
+    table = ctx.needed[0].config.get("prior_std")
     activations = None
     if config.matching == "activation":
         train = problem.train.first(problem.n_train)
@@ -39,6 +43,7 @@ def matching_of(problem: Problem, ctx: RunContext, config: AlignedConfig, groups
         config.matching,
         restarts=config.restarts,
         seed=ctx.seed_for("matching") % 2**31,
+        scales=table if isinstance(table, Mapping) else None,
         within_head=config.within_head,
         activations=activations,
     )
@@ -51,19 +56,21 @@ def aligned_samples(
     return align(groups, samples, reference=config.reference, matching=matching_of(problem, ctx, config, groups))
 
 
-def samples_of_run(ctx: RunContext, index: int = 0) -> ChainSamples:
-    """The needed run's stored states.
+def samples_of_run(ctx: RunContext) -> tuple[ChainSamples, int]:
+    """The needed run's stored states, and how many were dropped because they hold numbers that are not finite: where
+    there are any, the others come as one chain.
 
     Raises:
         ConfigError: it is no run of `hmc`, or has a single state, which has no spread.
     """
-    run = ctx.needed[index] if len(ctx.needed) > index else None
+    run = ctx.needed[0] if ctx.needed else None
     if run is None or not isinstance(run.posterior, ChainSamples):
         found = "nothing" if run is None else f"a run of '{run.method}'"
         raise ConfigError(f"the samples of 'hmc' are summarised, and {found} was handed over.")
-    if run.posterior.support < 2:
+    samples = run.posterior.finite()
+    if samples.support < 2:
         raise ConfigError(
-            "a summary needs at least 2 samples, and the run of 'hmc' has 1. Raise 'keep', 'chains' or 'snapshots' of "
-            "'sampling'."
+            f"a summary needs at least 2 samples, and the run of 'hmc' has {samples.support}. Raise 'keep', 'chains' "
+            "or 'snapshots' of 'sampling'."
         )
-    return run.posterior
+    return samples, run.posterior.support - samples.support

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmark import Fact, Problem, RunContext
+from benchmark import ConfigError, Fact, Problem, RunContext
 from methods.finetuning.modes import norms
 from methods.hmc_rebasin.config import SummaryConfig
 from methods.hmc_rebasin.low_rank import low_rank
@@ -57,8 +57,9 @@ def build(
     facts = _facts(summary)
     factor: Mapping[str, Tensor] | None = None
     if config.rank > 0:
-        found = low_rank(samples, min(config.rank, summary.samples - 1), left_out)
-        factor, facts = found.factor, facts | {"rank": config.rank, "rank_explains": found.explained}
+        rank = min(config.rank, summary.samples - 1)
+        found = low_rank(samples, rank, left_out)
+        factor, facts = found.factor, facts | {"rank": rank, "rank_explains": found.explained}
     kept = summary.kept()
     if config.prune is not None:
         pruning = prune(summary, config.prune, config.prune_rule, config.prune_scope)
@@ -70,6 +71,15 @@ def build(
     return Built(posterior.with_facts(facts), summary)
 
 
+def require_repairable(problem: Problem, config: SummaryConfig) -> None:
+    """Raise ConfigError, before anything is computed, when `repair` is for other networks than this one."""
+    if config.repair and norms(problem.network):
+        raise ConfigError(
+            "repair: true is for networks without running statistics, and this one has batch norm: its statistics are "
+            "estimated anew instead. Set repair: false."
+        )
+
+
 def _facts(summary: Summary) -> dict[str, Fact]:
     """samples, dropped; rms_mean and mean_sigma over all entries that have a distribution; sigma_error, relative
     sampling error of a sigma."""
@@ -78,7 +88,6 @@ def _facts(summary: Summary) -> dict[str, Fact]:
     sigma = torch.cat([_chosen(tensor, counted.get(name)) for name, tensor in summary.sigma.items()]).double()
     return {
         "samples": summary.samples,
-        "dropped_samples": summary.dropped,
         "floored_sigmas": summary.floored,
         "rms_mean": float(mu.square().mean().sqrt()),
         "mean_sigma": float(sigma.mean()),

@@ -42,8 +42,8 @@ class SummaryConfig(MethodConfig):
     @field_validator("sampling")
     @classmethod
     def _is_sampling(cls, given: dict[str, Any]) -> dict[str, Any]:
-        SamplingConfig(**given)
-        return given
+        """In the shortest spelling, so that two of the same settings are one run."""
+        return SamplingConfig(**given).model_dump(mode="json", exclude_defaults=True, exclude={"preset"})
 
 
 class AlignedConfig(SummaryConfig):

@@ -13,7 +13,8 @@ from methods.hmc_rebasin.summary import columns, finite_samples
 
 @dataclass(frozen=True)
 class LowRank:
-    """The best approximation B B' of the samples' covariance of rank r.
+    """The best approximation B B' of the samples' covariance of rank r. Below 20 samples a summary shrinks variances,
+    and this does not: single ones of B B' may be larger than sigma^2.
 
     factor: name -> (r, ...), the columns of B, largest first (their signs mean nothing). eigenvalues: of the whole
     covariance, (K,) float64, falling.
@@ -26,7 +27,8 @@ class LowRank:
     def explained(self) -> float:
         """Share of the total variance that B B' has."""
         rank = len(next(iter(self.factor.values())))
-        return float(self.eigenvalues[:rank].sum() / self.eigenvalues.sum())
+        total = float(self.eigenvalues.sum())
+        return float(self.eigenvalues[:rank].sum()) / total if total > 0 else 0.0
 
 
 @torch.no_grad()

@@ -144,6 +144,22 @@ def test_a_companion_that_is_listed_or_excluded_is_not_doubled():
     assert [spec.method.name for spec in found.excluded] == ["control"]
 
 
+def test_a_row_that_is_excluded_brings_no_companions():
+    found = planned("[map, summary]", "seeds: 2\nexclude: [{method: summary, seed: 1}]")
+    assert [(spec.method.name, spec.seed) for spec in found.rows.values()] == [
+        ("map", 0),
+        ("map", 1),
+        ("summary", 0),
+        ("control", 0),
+    ]
+
+
+def test_a_reference_that_was_asked_for_comes_before_one_that_came_along(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Summary, "companions", lambda self, config: (Need("sampler", {"chains": 9}),))
+    found = planned("[map, {sampler: {chains: 2}}, summary]")
+    assert {found.specs[reference].given.get("chains") for reference in found.references.values()} == {2}
+
+
 def test_every_row_is_compared_with_the_reference_of_its_own_network_and_seed():
     found = planned("[map, sampler]", "seeds: 2", networks="[mlp-8, mlp-64]")
     assert set(found.references) == set(found.rows)

@@ -77,8 +77,8 @@ def test_a_reference_that_cannot_be_read_leaves_the_row_and_says_why(store: Stor
     assert ("cannot be read" if probs is None else "no result") in entry["reason"]
 
 
-def test_a_reference_that_has_not_converged_is_told_in_every_view_with_its_floor(store: Store) -> None:
-    facts = {"converged": False, "agreement_floor": 0.985, "tv_floor": 0.0123, "diagnosis": "R-hat 3 (below 1.05)"}
+def test_a_reference_that_has_not_converged_is_told_in_every_view_with_its_halves(store: Store) -> None:
+    facts = {"converged": False, "agreement_halves": 0.985, "tv_halves": 0.0123, "diagnosis": "R-hat 3 (below 1.05)"}
     hmc, other = publish(store, spec("hmc"), HMC, **facts), publish(store, spec("mean_field"), OTHER)
     board = build(compared(store, hmc, other, reference=hmc))
     [note] = board.tables[0].notes

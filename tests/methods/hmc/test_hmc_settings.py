@@ -19,8 +19,8 @@ from methods.hmc.tiers import is_settled, settled
     ("parameters", "examples", "sampler", "lengths"),
     [
         (1_210, 1_077, "hmc", {"chains": 4, "burn_in": 80, "samples": 900, "keep": 300, "max_leapfrog": 1000}),
-        (5_001, 1_077, "hmc", {"chains": 4, "burn_in": 100, "samples": 300, "keep": 75, "max_leapfrog": 400}),
-        (1_210, 10_000, "hmc", {"chains": 4, "samples": 300}),
+        (5_001, 1_077, "hmc", {"chains": 4, "burn_in": 100, "samples": 900, "keep": 300, "max_leapfrog": 400}),
+        (1_210, 10_000, "hmc", {"chains": 4, "max_leapfrog": 400}),
         (1_210, 10_001, "sghmc", {"chains": 1, "cycles": 6, "cycle_epochs": 50}),
         (60_001, 1_077, "sghmc", {"chains": 1, "cycles": 4, "cycle_epochs": 20}),
     ],
@@ -32,6 +32,10 @@ def test_size_decides_the_sampler_and_its_lengths(parameters, examples, sampler,
     assert {name: getattr(config, name) for name in lengths} == lengths
     assert is_settled(config)
     assert settled(config, 1, 1) == config, "what is settled stays"
+
+
+def test_augmentation_is_for_stochastic_gradients():
+    assert settled(SamplingConfig(augment=True), 100, 100).sampler == "sghmc"
 
 
 def test_given_lengths_stand_and_the_others_follow_them():
@@ -52,6 +56,8 @@ def test_every_preset_can_be_settled(preset, size):
         ({"keep": 9, "samples": 8}, "keep 9 states of 8 samples"),
         ({"sampler": "hmc", "augment": True}, "set augment: false, or sampler: sghmc"),
         ({"target_accept": 1.0}, "less than 1"),
+        ({"mass": "diag", "burn_in": 7}, "legal: burn_in from 8"),
+        ({"mass": "diag", "sampler": "pyro"}, "set mass: unit"),
         ({"temperature": 0}, "greater than 0"),
         ({"prior_std": -1}, "prior_std"),
         ({"sampler": "nuts"}, "sampler"),
