@@ -22,6 +22,9 @@ from methods.symmetry.precise import exact_products
 
 CACHE_BYTES = 2**30
 """Most that is kept of a reference's activations; larger ones are computed for every pair."""
+BATCH_SIZES = (512, 4096)
+BATCH_BYTES = 2**26
+"""Of activations in a batch, within these sizes: small batches keep several threads waiting for each other."""
 
 Version = tuple[Tensor, int]
 
@@ -71,7 +74,8 @@ class Activations:
     """Where activations of a network are read, and those of a reference, kept for the next pair.
 
     network: left untouched; run in eval mode with the weights that are compared. split: its inputs, in stored order
-    and not augmented, on the network's device. normalise: `corr` for correlations in place of raw products.
+    and not augmented, on the network's device. batch_size: inputs of a forward pass; by default as many as suit the
+    size of the activations. normalise: `corr` for correlations in place of raw products.
 
     Raises:
         ConfigError: a group has no place where its activations can be read.
@@ -80,7 +84,7 @@ class Activations:
     network: nn.Module
     groups: PermutationGroups
     split: Split
-    batch_size: int = 512
+    batch_size: int | None = None
     normalise: str | None = None
     _reference: tuple[list[Version], list[dict[str, Tensor]]] | None = field(default=None, init=False, repr=False)
 
@@ -123,10 +127,19 @@ class Activations:
 
     def _of(self, weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         """Per batch: group -> (positions, n)."""
-        for inputs, _ in self.split.batches(self.batch_size):
+        for inputs, _ in self.split.batches(self._batch_size(weights)):
             with _reading(self.network, self.groups) as batch:
                 forward(self.network, weights, inputs)
             yield batch
+
+    def _batch_size(self, weights: Mapping[str, Tensor]) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        with _reading(self.network, self.groups) as one:
+            forward(self.network, weights, self.split.inputs[:1])
+        least, most = BATCH_SIZES
+        size = sum(tensor.nbytes for tensor in one.values())
+        return min(max(BATCH_BYTES // max(size, 1), least), most)
 
 
 def match_activations(activations: Activations, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Match:

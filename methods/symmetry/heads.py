@@ -18,6 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from methods.symmetry.groups import Attention, PermutationGroups, Permutations
+from methods.symmetry.one_thread import one_thread
 
 WithinHead = Literal["procrustes", "perm", "none"]
 """What may happen inside a head: rotations, permutations of its dimensions, or nothing."""
@@ -115,6 +116,7 @@ def rotated_proj(proj: Tensor, qk: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("xhd,hed->xhe", proj, v.to(proj))
 
 
+@one_thread()
 def match_heads(
     a: Heads, b: Heads, attention: Attention, within: WithinHead, further: Tensor | None = None
 ) -> HeadMatch:

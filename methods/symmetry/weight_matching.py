@@ -8,6 +8,7 @@ group that is exact; with several there are local optima, so that further runs s
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -19,12 +20,15 @@ from methods.symmetry.groups import PermutationGroups, Permutations, composed
 from methods.symmetry.head_ascent import AttentionAscent, attention_ascents
 from methods.symmetry.heads import HeadRotations, WithinHead
 from methods.symmetry.matched import Match
+from methods.symmetry.one_thread import one_thread
 from methods.symmetry.precise import exact_products
 from methods.symmetry.similarity import Similarities
 
 MAX_SWEEPS = 100
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-7}
 """A step counts if it gains more than this share of the group's objective, or of 1: more than rounding can."""
+THREADED_ELEMENTS = 10_000_000
+"""Fewer weights are matched on one thread, whose products are a minor part of the time."""
 
 Pair = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
 
@@ -78,7 +82,8 @@ def match_weights(
         blocks += blocks_of(groups, *sigmas, scales)
     exact = all(len(block.axes) == 1 for block in blocks)
     runs: list[Match] = []
-    with exact_products():
+    small = sum(block.a.numel() for block in blocks) < THREADED_ELEMENTS
+    with exact_products(), one_thread() if small else nullcontext():
         for run in range(1 if exact else restarts):
             generator = torch.Generator().manual_seed(seed_from(seed, f"matching {run}"))
             first = groups.random(generator) if run > 1 else start or {}

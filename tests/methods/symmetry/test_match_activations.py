@@ -55,6 +55,25 @@ def test_activations_are_matched_as_in_the_oracle_in_any_batches(case: dict[str,
             assert found.permutations["P"].tolist() == expected["perm"]
 
 
+def test_batches_are_as_large_as_suits_the_activations(monkeypatch: pytest.MonkeyPatch):
+    network, source = small_network(4, 6, 3), torch.Generator().manual_seed(0)
+    split = split_of(torch.rand(5000, 4, generator=source))
+    weights = weights_of(network)
+    lengths: list[int] = []
+    handle = network.fc.register_forward_pre_hook(lambda module, inputs: lengths.append(len(inputs[0])))
+    by_default = Activations(network, groups_of_small(6), split).similarities(weights, weights)["P"]
+    assert lengths.count(4096) == lengths.count(904) == 2
+    lengths.clear()
+    monkeypatch.setattr("methods.symmetry.activation_matching.BATCH_BYTES", 1000 * 6 * 4)
+    smaller = Activations(network, groups_of_small(6), split).similarities(weights, weights)["P"]
+    assert max(lengths) == 1000
+    monkeypatch.setattr("methods.symmetry.activation_matching.BATCH_BYTES", 1)
+    least = Activations(network, groups_of_small(6), split).similarities(weights, weights)["P"]
+    handle.remove()
+    assert torch.allclose(by_default, smaller, rtol=1e-5)
+    assert torch.allclose(by_default, least, rtol=1e-5)
+
+
 @pytest.mark.parametrize("case", oracle("match_one_hidden"), ids=lambda case: case["id"])
 def test_cosines_are_matched_as_in_the_oracle(case: dict[str, Any]):
     a, b = tensors(case["inputs"]["model_a"]), tensors(case["inputs"]["model_b"])

@@ -18,8 +18,11 @@ from match_cases import (
     tensors,
     undone,
 )
+from paired_timing import threads
+from scipy.optimize import linear_sum_assignment
 
 from benchmark import ConfigError
+from methods.symmetry import weight_matching
 from methods.symmetry.groups import PermutationGroups
 from methods.symmetry.match import Matching, match
 from methods.symmetry.matched import Match, apply
@@ -189,6 +192,26 @@ def test_matching_leaves_both_networks_as_they_were():
     match_weights(groups, weights, moved, restarts=2)
     after = weights | {f"b.{name}": tensor for name, tensor in moved.items()}
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize(("from_elements", "expected"), [(10_000_000, 1), (1, 2)])
+def test_small_networks_are_matched_on_one_thread(monkeypatch: pytest.MonkeyPatch, from_elements: int, expected: int):
+    used: list[int] = []
+
+    def assigned(*args: Any, **kwargs: Any) -> Any:
+        used.append(torch.get_num_threads())
+        return linear_sum_assignment(*args, **kwargs)
+
+    monkeypatch.setattr(weight_matching, "linear_sum_assignment", assigned)
+    monkeypatch.setattr(weight_matching, "THREADED_ELEMENTS", from_elements)
+    groups, a, b = hidden_layers(6, 5), perceptron(0, 3, 6, 5, 2), perceptron(1, 3, 6, 5, 2)
+    with threads(2):
+        match_weights(groups, a, b, restarts=2)
+        assert set(used) == {expected}
+        assert torch.get_num_threads() == 2
+        with pytest.raises(IndexError):
+            match_weights(groups, a, b, start={"P_0": torch.full((6,), 9)})  # no unit 9
+        assert torch.get_num_threads() == 2
 
 
 def test_two_matches_in_a_row_are_one():
