@@ -90,7 +90,7 @@ def _note(label: str, runs: list[Record]) -> str:
         agreement, tv = (sum(float(facts[name]) for facts in halves) / len(halves) for name in HALVES.values())
         data = "training" if any(facts.get("diagnosed_on") == "train" for facts in halves) else "validation"
         text += f"; its own two halves have {100 * agreement:.2f} % and {tv:.4f} on {data} data"
-    text += "".join(f"; {run.facts['diagnosis']}" for run in runs if "diagnosis" in run.facts)
+    text += "".join(f"; {said}" for said in dict.fromkeys(str(run.facts.get("diagnosis", "")) for run in runs) if said)
     open_ends = sum(run.facts.get("converged") is False for run in runs)
     if open_ends:
         text += f"; REFERENCE NOT CONVERGED in {open_ends} of {len(runs)} runs"

@@ -20,7 +20,11 @@ def agreement(test: SplitPredictions, reference: SplitPredictions) -> Value:
 
 
 def total_variation(test: SplitPredictions, reference: SplitPredictions) -> Value:
-    """mean_i (1/2) sum_k |p_ik - q_ik|, in [0, 1]; zero for equal predictions. Errors as `agreement`."""
+    """mean_i (1/2) sum_k |p_ik - q_ik|, in [0, 1]; zero for equal predictions.
+
+    Raises:
+        PredictionError: the two predictions differ in shape.
+    """
     _check_same_shape(test, reference)
     return Value.from_samples(0.5 * np.abs(test.probs - reference.probs).sum(axis=1))
 
