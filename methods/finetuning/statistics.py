@@ -49,3 +49,29 @@ def _reset(network: nn.Module, points: Points) -> None:
         if id(module) in own:
             for name, value in start.items():
                 points.buffers[f"{path}.{name}".removeprefix(".")].fill_(value)
+
+
+@torch.no_grad()
+def reset_statistics(
+    network: nn.Module, weights: Mapping[str, Tensor], split: Split, batch_size: int, seed: int
+) -> dict[str, Tensor]:
+    """Running statistics of `network` with these weights: plain averages over one pass, without augmentation.
+
+    weights: every parameter; buffers in it are not used. The network is left as it was. Returns the running means and
+    variances by name, float32; nothing for a network without any.
+    """
+    names = statistics_of(network)
+    if not names:
+        return {}
+    parameters = {name: weights[name] for name, _ in network.named_parameters()}
+    points = Points(network, (), parameters)
+    plain = split.first(len(split))
+    average_statistics(network, points, lambda _: parameters, plain, batch_size, seed, plain.steps(batch_size))
+    return {name: points.buffers[name] for name in names}
+
+
+def statistics_of(network: nn.Module) -> list[str]:
+    """Names of the running means and variances."""
+    own = {id(norm) for norm in norms(network)}
+    paths = [path for path, module in network.named_modules() if id(module) in own]
+    return [f"{path}.{name}".removeprefix(".") for path in paths for name in ("running_mean", "running_var")]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from benchmark import Fact, Problem, RunContext, weights_of
-from methods.finetuning.modes import norms, only_norms_training
+from methods.finetuning.modes import norms
+from methods.finetuning.statistics import reset_statistics, statistics_of
 from methods.hmc.config import SamplingConfig
 from methods.hmc.density import Density
 from methods.hmc.diagnostics import Convergence, fixed_inputs, function_values
@@ -20,7 +21,6 @@ from methods.hmc.halves import distance_of_halves
 from methods.hmc.posterior import ChainSamples
 from methods.hmc.prior import prior_scales
 from methods.hmc.stochastic import sample_stochastically
-from methods.hmc.stochastic_target import StochasticTarget
 from methods.hmc.tiers import settled
 
 CAPTION = (
@@ -53,7 +53,7 @@ def fit_hmc(problem: Problem, ctx: RunContext, config: SamplingConfig) -> ChainS
             data_chunk=config.data_chunk or (None if norms(problem.network) else ctx.micro_batch),
         )
         states, facts = sample_chains(problem, ctx, config, density, median(scales.values()))
-        shapes, buffers = density.shapes, _statistics(problem, ctx, scales, states)
+        shapes, buffers = density.shapes, _statistics(problem, ctx, density, states)
         log_posterior = _log_posterior(density, states)
     facts = {"sampler": str(config.sampler), "prior_std": median(scales.values()), **facts}
     return _concluded(problem, ctx, config, _posterior(problem, states, shapes, buffers), log_posterior, facts)
@@ -106,19 +106,13 @@ def _log_posterior(density: Density, states: Tensor) -> Tensor:
     return torch.stack(each, dim=1).cpu()
 
 
-def _statistics(problem: Problem, ctx: RunContext, scales: Mapping[str, float], states: Tensor) -> dict[str, Tensor]:
+def _statistics(problem: Problem, ctx: RunContext, density: Density, states: Tensor) -> dict[str, Tensor]:
     """Running statistics of every state, name -> (C, K, ...), from the batch that its likelihood saw: all training
     data; none where the network keeps none."""
-    if not norms(problem.network):
-        return {}
-    target = StochasticTarget(problem.network, scales, problem.train, batch_size=problem.n_train)
-    seed = ctx.seed_for("statistics")
-    each: list[dict[str, Tensor]] = []
-    with only_norms_training(problem.network, True):
-        for state in states.flatten(0, 1):
-            with torch.no_grad():
-                target.weights.flat.copy_(state)
-            found = target.estimate_statistics(seed)
-            each.append({name: tensor.cpu().clone() for name, tensor in found.items()})
-    shape = states.shape[:2]
-    return {name: torch.stack([one[name] for one in each]).unflatten(0, shape) for name in each[0]}
+    network, names = problem.network, statistics_of(problem.network)
+    own, seed = weights_of(network), ctx.seed_for("statistics")
+    found = [
+        reset_statistics(network, own | density.weights(state.to(density.device)), problem.train, problem.n_train, seed)
+        for state in (states.flatten(0, 1) if names else ())
+    ]
+    return {name: torch.stack([one[name].cpu() for one in found]).unflatten(0, states.shape[:2]) for name in names}

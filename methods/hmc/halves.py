@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
-from benchmark import Fact, Pool, Problem, draw_log_probs, evaluating
+from benchmark import Fact, Problem
 from methods.hmc.posterior import ChainSamples
+from methods.map.evaluation import agreement, predictive, total_variation
 
 
 def distance_of_halves(problem: Problem, posterior: ChainSamples) -> dict[str, Fact]:
@@ -18,14 +17,12 @@ def distance_of_halves(problem: Problem, posterior: ChainSamples) -> dict[str, F
         return {}
     by_chain = posterior.chains > 1
     count = posterior.chains if by_chain else posterior.per_chain
-    pools = Pool(), Pool()
     split = problem.train.first(len(problem.train)) if problem.val is None else problem.val
-    with evaluating(problem.network):
-        for chain in range(posterior.chains):
-            for state in range(posterior.per_chain):
-                half = (chain if by_chain else state) >= count // 2
-                pools[half].add(draw_log_probs(problem.network, posterior, posterior.weights(chain, state), split))
-    one, other = (pool.result().log_probs.double() for pool in pools)
-    agreement = (one.argmax(1) == other.argmax(1)).double().mean()
-    variation = 0.5 * (one.exp() - other.exp()).abs().sum(1).mean()
-    return {"agreement_halves": float(agreement), "tv_halves": float(torch.clamp(variation, max=1.0))}
+    halves: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+    for chain in range(posterior.chains):
+        for state in range(posterior.per_chain):
+            halves[(chain if by_chain else state) >= count // 2].append((chain, state))
+    one, other = (
+        predictive(problem.network, (posterior.weights(*place) for place in places), split) for places in halves
+    )
+    return {"agreement_halves": agreement(one, other), "tv_halves": min(total_variation(one, other), 1.0)}

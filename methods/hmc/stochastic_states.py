@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmark import Fact, Problem
-from methods.hmc.stochastic_target import StochasticTarget, statistics_of
+from methods.finetuning.statistics import statistics_of
+from methods.hmc.stochastic_target import StochasticTarget
 
 
 @dataclass(frozen=True)

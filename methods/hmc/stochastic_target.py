@@ -12,7 +12,7 @@ from benchmark import ConfigError, Split, evaluating, forward
 from methods.finetuning.flat import Flat, chunks
 from methods.finetuning.modes import SMALLEST_BATCH, norms
 from methods.finetuning.points import Points
-from methods.finetuning.statistics import average_statistics
+from methods.finetuning.statistics import reset_statistics
 
 EVALUATION_BATCH = 256
 
@@ -103,22 +103,13 @@ class StochasticTarget:
 
     def estimate_statistics(self, seed: int) -> dict[str, Tensor]:
         """Running means and variances at these weights, by name: plain averages over one pass over the split, without
-        augmentation; none where the network keeps none. The tensors are overwritten by the next call.
+        augmentation; none where the network keeps none. From now on `log_posterior` is evaluated with them.
 
         seed: of the order, which decides what examples are in a batch together.
         """
-        names = statistics_of(self.network)
-        if names:
-            average_statistics(
-                self.network,
-                self._points,
-                lambda _: self.weights.views,
-                self._plain,
-                self._batch_size,
-                seed,
-                self._plain.steps(self._batch_size),
-            )
-        return {name: self._points.buffers[name] for name in names}
+        found = reset_statistics(self.network, self._tensors(), self._plain, self._batch_size, seed)
+        self._points.buffers.update(found)
+        return found
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**self._points.tensors(), **self.weights.views}
@@ -134,13 +125,6 @@ class StochasticTarget:
                 runs.append((start, start + size, scale))
             start += size
         return runs
-
-
-def statistics_of(network: nn.Module) -> list[str]:
-    """Names of the running means and variances."""
-    own = {id(norm) for norm in norms(network)}
-    paths = [path for path, module in network.named_modules() if id(module) in own]
-    return [f"{path}.{name}".removeprefix(".") for path in paths for name in ("running_mean", "running_var")]
 
 
 def _check_batch(network: nn.Module, examples: int, batch_size: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from benchmark import ConfigError, Fact, Problem, RunContext
+from benchmark import Fact, Problem, RunContext
 from methods.finetuning.modes import norms
 from methods.hmc_rebasin.config import SummaryConfig
 from methods.hmc_rebasin.low_rank import low_rank
@@ -69,15 +69,6 @@ def build(
     if config.repair:
         posterior = _repaired(problem, posterior, samples, rest)
     return Built(posterior.with_facts(facts), summary)
-
-
-def require_repairable(problem: Problem, config: SummaryConfig) -> None:
-    """Raise ConfigError, before anything is computed, when `repair` is for other networks than this one."""
-    if config.repair and norms(problem.network):
-        raise ConfigError(
-            "repair: true is for networks without running statistics, and this one has batch norm: its statistics are "
-            "estimated anew instead. Set repair: false."
-        )
 
 
 def _facts(summary: Summary) -> dict[str, Fact]:

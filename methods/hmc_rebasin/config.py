@@ -6,11 +6,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from benchmark import Config, MethodConfig
+from benchmark import MethodConfig
 from methods.hmc.config import SamplingConfig
 from methods.hmc_rebasin.encoding import Encoding
 from methods.hmc_rebasin.presets import PRESETS
 from methods.hmc_rebasin.pruning import Rule, Scope
+from methods.map_quantised.config import RunOf
 from methods.symmetry.align import Reference
 from methods.symmetry.heads import WithinHead
 from methods.symmetry.match import Method as MatchingMethod
@@ -61,13 +62,6 @@ class AlignedConfig(SummaryConfig):
     within_head: WithinHead = Field(
         "procrustes", description="inside attention heads: rotate, permute only, or leave alone"
     )
-
-
-class RunOf(Config):
-    """Another run of the same task, network and seed."""
-
-    method: str = Field(description="its method")
-    settings: dict[str, JsonValue] = Field({}, description="the method's settings, as in a study")
 
 
 class RebasinConfig(AlignedConfig):

@@ -13,11 +13,12 @@ from benchmark import Fact, Problem, RunContext
 from methods.hmc.diagnostics import weights_rhat
 from methods.hmc.posterior import ChainSamples
 from methods.hmc_rebasin.alignment import aligned_samples, checked_groups, samples_of_run
-from methods.hmc_rebasin.build import build, require_repairable
+from methods.hmc_rebasin.build import build
 from methods.hmc_rebasin.config import AlignedConfig, RebasinConfig, SummaryConfig
 from methods.hmc_rebasin.experiments import run_experiments
 from methods.hmc_rebasin.inputs import Material
 from methods.hmc_rebasin.posterior import CompactPosterior
+from methods.hmc_rebasin.repair import require_repairable
 from methods.map.evaluation import Evaluation, evaluate_draws
 from methods.symmetry.align import Aligned
 from methods.symmetry.discover import groups_of
@@ -39,7 +40,8 @@ def fit_rebasin(problem: Problem, ctx: RunContext, config: RebasinConfig) -> Com
         ConfigError: the run of `hmc` has too few samples, or the network does not allow a setting.
     """
     run, dropped = samples_of_run(ctx)
-    require_repairable(problem, config)
+    if config.repair:
+        require_repairable(problem.network)
     groups = checked_groups(problem.network, problem)
     rest = rest_of(run)
     aligned = aligned_samples(problem, ctx, config, groups, run.stacked())
@@ -59,7 +61,8 @@ def fit_unaligned(problem: Problem, ctx: RunContext, config: SummaryConfig) -> C
     """q_d: the same summary of the samples as they come. What attention keys leave open is left out where the groups
     of the network are known."""
     run, dropped = samples_of_run(ctx)
-    require_repairable(problem, config)
+    if config.repair:
+        require_repairable(problem.network)
     try:
         groups = groups_of(problem.network)
     except UnsupportedArchitecture:
@@ -74,7 +77,8 @@ def fit_prior_control(problem: Problem, ctx: RunContext, config: AlignedConfig) 
     """The same summary, aligned in the same way, of as many draws from the prior: the structure that alignment makes
     of nothing."""
     run, _ = samples_of_run(ctx)
-    require_repairable(problem, config)
+    if config.repair:
+        require_repairable(problem.network)
     groups = checked_groups(problem.network, problem)
     aligned = aligned_samples(problem, ctx, config, groups, prior_draws(ctx, run))
     built = build(problem, ctx, config, groups, aligned.samples, rest_of(run), aligned.frame_id)

@@ -12,25 +12,17 @@ from torch import Tensor
 
 from benchmark import Fact, Pool
 from methods.drawing import COLOURS, REFERENCE, drawn, labelled
+from methods.finetuning.statistics import reset_statistics
 from methods.hmc_rebasin.inputs import Material
 from methods.hmc_rebasin.limits import parameters_of, reset_split
 from methods.hmc_rebasin.low_rank import low_rank
 from methods.hmc_rebasin.pairs import spread
 from methods.hmc_rebasin.posterior import CompactPosterior
-from methods.hmc_rebasin.predictions import (
-    agreement,
-    data_name,
-    data_title,
-    log_probs_of,
-    predictive,
-    scores,
-    total_variation,
-)
+from methods.hmc_rebasin.predictions import data_name, data_title
 from methods.hmc_rebasin.statistics import statistics_of_draws
 from methods.hmc_rebasin.tables import csv_text
-from methods.map.evaluation import Evaluation
+from methods.map.evaluation import Evaluation, agreement, log_probs_of, predictive, scores, total_variation
 from methods.symmetry.stack import mean_of
-from methods.symmetry.statistics import reset_statistics
 
 SINGLE = 8
 """Samples that are looked at one by one."""

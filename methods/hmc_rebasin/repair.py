@@ -49,6 +49,15 @@ class ChannelStatistics:
     std: Tensor
 
 
+def require_repairable(network: nn.Module) -> None:
+    """Raise ConfigError for a network with running statistics."""
+    if norms(network):
+        raise ConfigError(
+            "repair is for networks without running statistics; with BatchNorm these are estimated anew instead. "
+            "Set repair: false."
+        )
+
+
 @torch.no_grad()
 def repair(
     network: nn.Module,
@@ -66,11 +75,7 @@ def repair(
     Raises:
         ConfigError: the network has running statistics, which are to be reset instead.
     """
-    if norms(network):
-        raise ConfigError(
-            "repair is for networks without running statistics; with BatchNorm these are estimated anew instead. "
-            "Set repair: false."
-        )
+    require_repairable(network)
     current = dict(mean)
     gains: dict[str, Tensor] = {}
     shifts: dict[str, Tensor] = {}

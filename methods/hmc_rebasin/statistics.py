@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark import Posterior, Split, copy_of, seed_from
-from methods.symmetry.statistics import mixed_statistics, reset_statistics
+from methods.finetuning.statistics import reset_statistics
 
 DRAWS = 8
 BATCH_SIZE = 128
@@ -39,3 +39,19 @@ def statistics_of_draws(
         for index, weights in enumerate(posterior.draws(draws, generator))
     ]
     return mixed_statistics(each)
+
+
+def mixed_statistics(each: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of a mixture of networks: the average mean, and the average variance plus the variance of the means.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not each:
+        raise ValueError("statistics of a mixture need at least one network")
+    mixed = {name: torch.stack([one[name] for one in each]).mean(0) for name in each[0]}
+    for name in mixed:
+        if name.endswith("running_mean"):
+            means = torch.stack([one[name] for one in each])
+            mixed[name.removesuffix("mean") + "var"] += means.var(0, correction=0)
+    return mixed

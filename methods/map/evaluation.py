@@ -1,4 +1,5 @@
-"""NLL and accuracy on validation data: of a network as it stands, and of averaged predictions."""
+"""NLL and accuracy on validation data: of a network as it stands, and of averaged predictions; how two of
+them differ."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark import Pool, Split, Weights, evaluating, forward
 
@@ -37,16 +38,41 @@ def evaluate(network: nn.Module, split: Split, batch_size: int = BATCH_SIZE) -> 
     return Evaluation(nll, accuracy)
 
 
-@torch.no_grad()
 def evaluate_draws(
     network: nn.Module, draws: Iterable[Weights], split: Split, batch_size: int = BATCH_SIZE
 ) -> Evaluation:
     """Of the mean probabilities over weight samples, each used for the whole split; in eval mode."""
+    return scores(predictive(network, draws, split, batch_size), split.labels)
+
+
+def predictive(network: nn.Module, draws: Iterable[Weights], split: Split, batch_size: int = BATCH_SIZE) -> Tensor:
+    """(n, C) log of the mean probabilities over weight samples, float32, CPU; in eval mode."""
     pool = Pool()
+    for weights in draws:
+        pool.add(log_probs_of(network, weights, split, batch_size))
+    return pool.result().log_probs
+
+
+@torch.no_grad()
+def log_probs_of(network: nn.Module, weights: Weights, split: Split, batch_size: int = BATCH_SIZE) -> Tensor:
+    """(n, C) float64 on the split's device, of one weight sample; in eval mode."""
     with evaluating(network):
-        for weights in draws:
-            batches = split.batches(batch_size)
-            pool.add(torch.cat([forward(network, weights, x).double().log_softmax(-1) for x, _ in batches]))
-    log_probs, labels = pool.result().log_probs.double(), split.labels.cpu()  # (n, K)
+        batches = split.batches(batch_size)
+        return torch.cat([forward(network, weights, inputs).double().log_softmax(-1) for inputs, _ in batches])
+
+
+def scores(log_probs: Tensor, labels: Tensor) -> Evaluation:
+    """Accuracy, and NLL in nats. log_probs: (n, C)."""
+    log_probs, labels = log_probs.double().cpu(), labels.cpu()
     nll = -float(log_probs.gather(1, labels[:, None]).mean())
     return Evaluation(nll, float((log_probs.argmax(-1) == labels).double().mean()))
+
+
+def agreement(log_probs: Tensor, reference: Tensor) -> float:
+    """Share of inputs with the same most probable class."""
+    return float((log_probs.cpu().argmax(-1) == reference.cpu().argmax(-1)).double().mean())
+
+
+def total_variation(log_probs: Tensor, reference: Tensor) -> float:
+    """Mean over inputs of half the L1 distance of the probabilities, in 0..1."""
+    return float((log_probs.double().cpu().exp() - reference.double().cpu().exp()).abs().sum(-1).mean() / 2)

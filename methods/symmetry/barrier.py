@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from benchmark import Split, evaluating, forward
 from methods.finetuning.modes import norms
-from methods.symmetry.statistics import reset_statistics
+from methods.finetuning.statistics import reset_statistics
 
 GRID = 25
 _STACKED = 1 << 24

@@ -13,9 +13,9 @@ from small_problems import bytes_of, context_of, history, told
 
 from benchmark import BitReader, ConfigError, Diverged
 from benchmark.errors import Interrupted
+from methods.finetuning.statistics import reset_statistics
 from methods.hmc import Hmc
 from methods.hmc.chains import HmcChains
-from methods.symmetry.statistics import reset_statistics
 
 
 def test_the_facts_tell_how_the_chains_went(tmp_path):

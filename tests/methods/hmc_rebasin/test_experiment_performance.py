@@ -9,8 +9,7 @@ import torch
 from experiment_cases import chains_of, digits_like, material_of, numbers, permuted_copies, with_norms
 
 from methods.hmc_rebasin.performance import LARGE, performance, ranks_of
-from methods.hmc_rebasin.predictions import agreement, total_variation
-from methods.map.evaluation import evaluate_draws
+from methods.map.evaluation import agreement, evaluate_draws, total_variation
 
 
 def test_only_the_mean_of_aligned_samples_predicts_what_they_predict(tmp_path):

@@ -12,9 +12,9 @@ from small_problems import small_with_token, split
 from torch import Tensor, nn
 
 from benchmark import Split, copy_of, forward, weights_of
+from methods.finetuning.statistics import reset_statistics
 from methods.symmetry import barrier as module
 from methods.symmetry.barrier import barrier
-from methods.symmetry.statistics import reset_statistics
 
 CASES = json.loads((Path(__file__).parent / "weight_space_oracles.json").read_text())["cases"]
 (CASE,) = [case for case in CASES if case["kind"] == "loss_barrier"]
