@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Weights,
     )
     from benchmark.data import Augment, Split
+    from benchmark.datasets import DataSet, MissingData, check_data, data_root, digest_of, fingerprint_of
     from benchmark.errors import (
         BenchError,
         ConfigError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         nearest,
         unknown,
     )
+    from benchmark.inputs import Index, Inputs, Pixels, TensorInputs, loader_processes, normalised
     from benchmark.posteriors import PointMass, WeightSamples
     from benchmark.predict import Pool, Predictive, draw_log_probs
     from benchmark.seeds import seed_from
@@ -63,6 +65,7 @@ _HOME = {
         "Weights",
     ),
     "benchmark.data": ("Augment", "Split"),
+    "benchmark.datasets": ("DataSet", "MissingData", "check_data", "data_root", "digest_of", "fingerprint_of"),
     "benchmark.errors": (
         "BenchError",
         "ConfigError",
@@ -74,6 +77,7 @@ _HOME = {
         "nearest",
         "unknown",
     ),
+    "benchmark.inputs": ("Index", "Inputs", "Pixels", "TensorInputs", "loader_processes", "normalised"),
     "benchmark.posteriors": ("PointMass", "WeightSamples"),
     "benchmark.predict": ("Pool", "Predictive", "draw_log_probs"),
     "benchmark.seeds": ("seed_from",),
@@ -90,16 +94,21 @@ __all__ = [
     "ConfigError",
     "Context",
     "CorruptBitstream",
+    "DataSet",
     "Diverged",
     "EnvironmentProblem",
     "Fact",
+    "Index",
+    "Inputs",
     "Method",
     "MethodConfig",
+    "MissingData",
     "MissingPackage",
     "Need",
     "NeededRun",
     "NetworkFamily",
     "NotApplicable",
+    "Pixels",
     "PointMass",
     "Pool",
     "Posterior",
@@ -110,14 +119,21 @@ __all__ = [
     "SplitName",
     "Task",
     "TaskInfo",
+    "TensorInputs",
     "WeightSamples",
     "Weights",
+    "check_data",
     "copy_of",
+    "data_root",
+    "digest_of",
     "draw_log_probs",
     "evaluating",
+    "fingerprint_of",
     "forward",
     "load_into",
+    "loader_processes",
     "nearest",
+    "normalised",
     "on_device_of",
     "require_finite",
     "seed_from",

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from benchmark.compression import BitReader, BitWriter
     from benchmark.data import Split
+    from benchmark.datasets import DataSet
+    from benchmark.inputs import Inputs
 
 Weights: TypeAlias = "Mapping[str, Tensor]"
 """Parameter (and buffer) names of the untouched network -> tensors."""
@@ -263,7 +265,10 @@ class TaskInfo:
 
 
 class Task(ABC):
-    """A data set with a fixed split. `load` is called per split, so that a method's process never holds test data."""
+    """A data set with a fixed split. `load` is called per split, so that a method's process never holds test data.
+
+    A task that reads files says which by `data`; the suite has checked them whenever another method is called.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
@@ -287,10 +292,29 @@ class Task(ABC):
         """Exact log p(y | x), float64 (n, K), for tasks whose law is known; else None."""
         return None
 
-    def ood(self, config: Any) -> Mapping[str, Tensor]:
+    def data(self, config: Any) -> Sequence[DataSet]:
+        """The data sets below the data root that `info`, `fingerprint`, `load` and `ood` read with these settings.
+        Cheap (called while planning)."""
+        return ()
+
+    def ood(self, config: Any) -> Mapping[str, Tensor | Inputs]:
         """Named sets of inputs (m, C, H, W), float32 on the CPU, that belong to none of the classes, in the
         normalisation of the test set. Every prediction is scored on how well it tells them from the test set."""
         return {}
+
+    def corruptions(self, config: Any) -> Sequence[str]:
+        """Names of the ways in which test data can be corrupted, each at the severities 1 to 5, mild to severe; none
+        unless the task has such a suite. A study asks for it by `protocol: {shift: [1, 3, 5]}`. Cheap."""
+        return ()
+
+    def corrupted(self, config: Any, corruption: str, severity: int) -> Split:
+        """Test examples with their labels, corrupted; on the CPU. The same examples at every corruption and severity:
+        all of the test set, or a fixed part of it."""
+        raise NotImplementedError(f"task '{self.name}' names corruptions and does not define `corrupted`")
+
+    def corruption_data(self, config: Any) -> Sequence[DataSet]:
+        """The data sets that `corrupted` reads. Cheap."""
+        return ()
 
     def input_range(self, config: Any) -> tuple[Tensor, Tensor] | None:
         """Per-channel values (C,) of black and of white, the lowest and the highest legal pixel, in the normalisation
@@ -308,6 +332,8 @@ class NetworkFamily(ABC):
     forms: ClassVar[str]
     """The legal spellings, for help and error messages: `wrn-DEPTH-WIDTH, depth 6n+4, e.g. wrn-16-4`."""
 
+    Config: ClassVar[type[Config]] = Config
+    """Settings of a network beside its name: `networks: [{resnet50: {pretrained: true}}]`. None by default."""
     preload: ClassVar[tuple[str, ...]] = ()
     """Slow modules that runs with this family import; a launcher may import them once for all its workers."""
 
@@ -319,3 +345,17 @@ class NetworkFamily(ABC):
     def build(self, network: str, input_shape: tuple[int, int, int], n_classes: int) -> nn.Module:
         """The network, mapping inputs (n, C, H, W) to logits (n, K); initialised from torch's global generator,
         which the suite seeds and restores around the call."""
+
+    def data(self, network: str, config: Any, input_shape: tuple[int, int, int]) -> Sequence[DataSet]:
+        """The files below the data root that `settled` and `start` read with these settings. Cheap (while planning)."""
+        return ()
+
+    def settled(self, network: str, config: Any, input_shape: tuple[int, int, int]) -> Any:
+        """The settings with everything decided that depends on the machine: weights that a path names become weights
+        that a digest names. Called while planning; the run's identity holds what comes back."""
+        return config
+
+    def start(self, network: str, config: Any, built: nn.Module) -> Weights:
+        """Weights that replace those of the freshly initialised network `built`, by name, all of them or some; none
+        unless the settings ask for it. Never called on the way from bytes to predictions."""
+        return {}

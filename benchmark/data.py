@@ -1,50 +1,68 @@
-"""One split of a data set, held as tensors and read in batches."""
+"""One split of a data set: inputs and labels, read in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmark.inputs import Index, Inputs, TensorInputs
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
-@dataclass(frozen=True)
 class Split:
-    """Inputs (n, C, H, W) float32 and labels (n,) int64, on one device, with an optional training augmentation.
+    """Inputs (n, C, H, W) and labels (n,) int64, on one device, with an optional training augmentation.
+
+    inputs: a float32 tensor, or `Inputs` that are read batch by batch. augment(inputs, generator): of a batch of
+    normalised inputs on the device; the CPU generator is the batch's own.
 
     Raises:
         ValueError: shapes or dtypes differ from the above, or the split is empty.
     """
 
-    inputs: Tensor
-    labels: Tensor
-    augment: Augment | None = None
-
-    def __post_init__(self) -> None:
-        if self.inputs.dim() != 4 or self.inputs.dtype != torch.float32:
-            raise ValueError(f"inputs must be float32 (n, C, H, W); got {self.inputs.dtype} {tuple(self.inputs.shape)}")
-        if self.labels.dtype != torch.int64 or self.labels.shape != self.inputs.shape[:1]:
-            raise ValueError(
-                f"labels must be int64 ({len(self.inputs)},); got {self.labels.dtype} {tuple(self.labels.shape)}"
-            )
-        if len(self.labels) == 0:
+    def __init__(self, inputs: Tensor | Inputs, labels: Tensor, augment: Augment | None = None) -> None:
+        self._inputs = inputs if isinstance(inputs, Inputs) else TensorInputs(inputs)
+        if labels.dtype != torch.int64 or labels.shape != (len(self._inputs),):
+            raise ValueError(f"labels must be int64 ({len(self._inputs)},); got {labels.dtype} {tuple(labels.shape)}")
+        if len(labels) == 0:
             raise ValueError("a split needs at least one example")
+        self.labels, self.augment = labels, augment
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def device(self) -> torch.device:
+        """Where inputs and labels are when they are read."""
+        return self._inputs.device
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Of the inputs: (n, C, H, W)."""
+        return self._inputs.shape
+
+    @property
+    def inputs(self) -> Tensor:
+        """All inputs, float32 (n, C, H, W), not augmented. For large data take some of them: `split.first(64).inputs`,
+        or go through `batches`."""
+        return self._inputs.read(slice(0, len(self)))
+
     def to(self, device: torch.device | str) -> Split:
         """The same split on another device (itself when it is there already)."""
-        if self.inputs.device == torch.device(device):
+        if self.device == torch.device(device):
             return self
-        return Split(self.inputs.to(device), self.labels.to(device), self.augment)
+        return Split(self._inputs.to(device), self.labels.to(device), self.augment)
 
     def first(self, n: int) -> Split:
         """The first min(n, len) examples, without copying and without augmentation."""
-        return Split(self.inputs[:n], self.labels[:n])
+        return self.select(slice(0, min(n, len(self))))
+
+    def select(self, index: Index) -> Split:
+        """The examples of these places, without augmentation. index: a slice, or int64 (m,)."""
+        labels = self.labels[index] if isinstance(index, slice) else self.labels[index.to(self.labels.device)]
+        return Split(self._inputs.select(index), labels)
 
     def steps(self, batch_size: int) -> int:
         """Batches per pass; the last may be smaller."""
@@ -52,14 +70,29 @@ class Split:
 
     def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(inputs, labels) in stored order, not augmented; the last batch may be smaller."""
-        for start in range(0, len(self), batch_size):
-            yield self.inputs[start : start + batch_size], self.labels[start : start + batch_size]
+        places = [slice(start, min(start + batch_size, len(self))) for start in range(0, len(self), batch_size)]
+        for place, inputs in zip(places, self._inputs.read_all(places), strict=True):
+            yield inputs, self.labels[place]
 
-    def training_batches(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    def training_batches(
+        self, batch_size: int, generator: torch.Generator, skip: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled, augmented pass. The CPU `generator` decides order and augmentation; the batches of a pass
-        differ in size by at most one, so that no batch is too small for batch statistics."""
+        differ in size by at most one, so that no batch is too small for batch statistics.
+
+        skip: leave out that many batches at the beginning, without reading them; the others are what they would be.
+        """
         order = torch.randperm(len(self), generator=generator)
-        for index in torch.tensor_split(order, self.steps(batch_size)):
-            index = index.to(self.inputs.device)
-            inputs = self.inputs[index]
-            yield (self.augment(inputs, generator) if self.augment else inputs), self.labels[index]
+        seed = self._augmentation_seed(generator)
+        indices = torch.tensor_split(order, self.steps(batch_size))[skip:]
+        labels = self.labels[order.to(self.labels.device)].tensor_split(self.steps(batch_size))[skip:]
+        batches = self._inputs.read_for_training(indices, seed)
+        for number, (inputs, own) in enumerate(zip(batches, labels, strict=True), start=skip):
+            if self.augment is not None:
+                inputs = self.augment(inputs, torch.Generator().manual_seed(seed + number))
+            yield inputs, own
+
+    def _augmentation_seed(self, generator: torch.Generator) -> int:
+        if self.augment is None and not self._inputs.augments:
+            return 0
+        return int(torch.randint(2**62, (), generator=generator))

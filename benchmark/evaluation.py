@@ -22,7 +22,7 @@ from benchmark.attacks.ascent import BATCH_SIZE as ATTACK_BATCH
 from benchmark.attacks.ascent import attack_examples
 from benchmark.attacks.config import Attack
 from benchmark.attacks.gradient import Victim
-from benchmark.contracts import Posterior, SplitName, Weights
+from benchmark.contracts import Posterior, SplitName, Task, Weights
 from benchmark.data import Split
 from benchmark.errors import ConfigError, Diverged, PluginError
 from benchmark.identity import Protocol, RunSpec
@@ -68,11 +68,11 @@ class Predictor:
             arrays[f"{name}.expected_entropy"] = made.expected_entropy.numpy()
         return arrays
 
-    def scored(self, name: str, inputs: Tensor) -> Arrays:
+    def scored(self, name: str, split: Split) -> Arrays:
         """`<name>.score`, when the posterior has a score of its own; otherwise nothing."""
         if not has_score(self.posterior):
             return {}
-        scores = own_scores(self.network, self.posterior, self.draws, inputs)
+        scores = own_scores(self.network, self.posterior, self.draws, split)
         return {} if scores is None else {f"{name}.score": scores.numpy()}
 
 
@@ -86,9 +86,10 @@ def predicted_splits(predictor: Predictor) -> Arrays:
     for name, split in splits.items():
         arrays |= predictor.arrays(name, split)
         arrays[f"{name}.labels"] = split.labels.cpu().numpy()
-    truth = task.true_log_probs(config, test.inputs)
-    if truth is not None:
-        arrays["test.true_log_probs"] = truth.cpu().float().numpy()
+    if type(task).true_log_probs is not Task.true_log_probs:
+        truth = task.true_log_probs(config, test.inputs)
+        if truth is not None:
+            arrays["test.true_log_probs"] = truth.cpu().float().numpy()
     posterior, draws = predictor.posterior, predictor.protocol.draws
     arrays["meta.draws"] = np.array(effective_draws(posterior, draws))
     arrays["meta.deterministic"] = np.array(posterior.support == 1)
@@ -107,15 +108,15 @@ def predicted_for_detection(predictor: Predictor) -> tuple[Arrays, dict[str, Any
     """
     spec, device = predictor.spec, predictor.device
     test, attacks = required_split(spec, "test", device), predictor.protocol.attacks
-    arrays = predictor.scored("test", test.inputs)
-    for name, inputs in _ood_sets(spec, {attack.label for attack in attacks}).items():
-        split = Split(inputs.to(device), torch.zeros(len(inputs), dtype=torch.int64, device=device))  # no labels exist
-        arrays |= predictor.arrays(f"ood.{name}", split) | predictor.scored(f"ood.{name}", split.inputs)
+    arrays = predictor.scored("test", test)
+    for name, unlabelled in _ood_sets(spec, {attack.label for attack in attacks}).items():
+        split = unlabelled.to(device)
+        arrays |= predictor.arrays(f"ood.{name}", split) | predictor.scored(f"ood.{name}", split)
     record = {}
     for attack in attacks:
         name = f"ood.{attack.label}"
         split, record[attack.label] = _attacked(predictor, attack, test)
-        arrays |= predictor.arrays(name, split) | predictor.scored(name, split.inputs)
+        arrays |= predictor.arrays(name, split) | predictor.scored(name, split)
         arrays[f"{name}.labels"] = split.labels.cpu().numpy()
     return arrays, record
 
@@ -131,7 +132,7 @@ def _attacked(predictor: Predictor, attack: Attack, test: Split) -> tuple[Split,
         attack,
         Victim(predictor.network, predictor.posterior, predictor.draws),
         test,
-        _input_range(predictor.spec, test.inputs),
+        _input_range(predictor.spec, test.first(attack.examples)),
         _generator(predictor.spec, "attack", attack.label),
         min(ATTACK_BATCH, predictor.micro_batch or ATTACK_BATCH),
     )
@@ -143,8 +144,9 @@ def _generator(spec: RunSpec, *purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_from("suite", *spec.components, *purpose))
 
 
-def _input_range(spec: RunSpec, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def _input_range(spec: RunSpec, attacked: Split) -> tuple[Tensor, Tensor]:
     task, config = task_of(spec)
+    inputs = attacked.inputs
     bounds = task.input_range(config)
     if bounds is None:
         raise ConfigError(f"task '{task.name}' has no input_range, which attacks need.")
@@ -165,19 +167,24 @@ def _input_range(spec: RunSpec, inputs: Tensor) -> tuple[Tensor, Tensor]:
     return black, white
 
 
-def _ood_sets(spec: RunSpec, taken: set[str]) -> Mapping[str, Tensor]:
+def _ood_sets(spec: RunSpec, taken: set[str]) -> Mapping[str, Split]:
+    """The labels stand for nothing: no example is of any class."""
     task, config = task_of(spec)
-    sets, shape = task.ood(config), task.info(config).input_shape
-    for name, inputs in sets.items():
+    sets, shape = {}, task.info(config).input_shape
+    for name, inputs in task.ood(config).items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name in taken:
             raise PluginError(
                 f"task '{task.name}': an OOD set cannot be called {name!r}. Legal: letters, digits, '.', '_' and '-', "
                 f"the first a letter or a digit, and not the label of an attack ({', '.join(sorted(taken)) or 'none'})."
             )
-        if inputs.dtype != torch.float32 or tuple(inputs.shape[1:]) != tuple(shape) or len(inputs) == 0:
+        try:
+            sets[name] = Split(inputs, torch.zeros(len(inputs), dtype=torch.int64))
+        except ValueError as error:
+            raise PluginError(f"task '{task.name}': the OOD set '{name}' is none: {error}") from error
+        if sets[name].shape[1:] != tuple(shape):
             raise PluginError(
-                f"task '{task.name}': the OOD set '{name}' is {inputs.dtype} of shape {tuple(inputs.shape)}, expected "
-                f"float32 (m, {', '.join(map(str, shape))}) with m >= 1."
+                f"task '{task.name}': the OOD set '{name}' has the shape {sets[name].shape}, expected "
+                f"(m, {', '.join(map(str, shape))})."
             )
     return sets
 

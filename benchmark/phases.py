@@ -146,7 +146,7 @@ def evaluate(
 def _measured(
     spec: RunSpec, network: nn.Module, posterior: Posterior, draws: int, operation: Operation, device: torch.device
 ) -> dict[str, Any]:
-    examples = required_split(spec, "test", device).inputs[:256]
+    examples = required_split(spec, "test", device).first(256).inputs
     if operation.latency == "off":
         timed = None
     else:

@@ -143,15 +143,15 @@ def own_scores(
     network: nn.Module,
     posterior: Posterior,
     draws: Sequence[Weights],
-    inputs: Tensor,
+    split: Split,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor | None:
-    """The posterior's own score, (n,) float32 on the CPU, of inputs (n, C, H, W); None when it has none.
+    """The posterior's own score, (n,) float32 on the CPU, of every example of a split; None when it has none.
 
     NaN stays NaN. The network's own weights, buffers and mode are left as they were.
     """
     with evaluating(network):
-        parts = [own_score(network, posterior, draws, batch) for batch in inputs.split(batch_size)]
+        parts = [own_score(network, posterior, draws, batch) for batch, _ in split.batches(batch_size)]
     known = [part.float().cpu() for part in parts if part is not None]
     if known and len(known) < len(parts):
         raise PluginError(f"{type(posterior).__name__}.score returned None for some batches of one set.")

@@ -56,10 +56,9 @@ def train(
         before, total = sum(steps[:epoch]), sum(steps)
         before_epoch(epoch)
         order = torch.Generator().manual_seed(seed_from(data_seed, epoch))
-        batches = itertools.islice(problem.train.training_batches(batch_size, order), steps[epoch])
-        for index, (inputs, labels) in enumerate(batches):
-            if index < position.done:
-                continue  # already done before the interruption; drawn only to keep the generator in step
+        batches = problem.train.training_batches(batch_size, order, skip=position.done)
+        remaining = itertools.islice(batches, max(steps[epoch] - position.done, 0))
+        for index, (inputs, labels) in enumerate(remaining, start=position.done):
             position.losses.append(_detached(step(inputs, labels, before + index)))
             position.done = index + 1
             ctx.progress(before + position.done, total)

@@ -48,14 +48,14 @@ def attack_examples(
     (CPU) decides random starts. The network is left as it was.
     """
     chosen = clean.first(attack.examples)
-    device = chosen.inputs.device
-    black, white = (end.to(chosen.inputs).view(-1, 1, 1) for end in input_range)
-    start = torch.zeros(chosen.inputs.shape)
+    device = chosen.device
+    black, white = (end.to(device, torch.float32).view(-1, 1, 1) for end in input_range)
+    start = torch.zeros(chosen.shape)
     if attack.kind == "pgd":
-        start = random_start(attack, chosen.inputs.shape, generator)
+        start = random_start(attack, torch.Size(chosen.shape), generator)
     parts = []
     with evaluating(victim.network):
-        evaded = _evaded(victim, chosen.inputs[:1]) if attack.adaptive else None
+        evaded = _evaded(victim, chosen.first(1).inputs) if attack.adaptive else None
         ascended = _ascended(victim, evaded)
         for (inputs, labels), begin in zip(chosen.batches(batch_size), start.split(batch_size), strict=True):
             bounds = Bounds(attack, inputs, black, white)

@@ -26,8 +26,9 @@ def keep_used(network: nn.Module, selection: Selection, examples: Split, seed: i
         ConfigError: no replaced weight changes the logits or receives a gradient (cached or fused weights, `.data`).
     """
     examples = examples.first(EXAMPLES)
+    inputs = examples.inputs
     perturbed = selection.bayesian or selection.trained
-    generator = torch.Generator(examples.inputs.device).manual_seed(seed)
+    generator = torch.Generator(examples.device).manual_seed(seed)
     own = {name: floating(tensor) for name, tensor in weights_of(network).items()}
     weights = {name: tensor.clone() for name, tensor in own.items()}
     for name in perturbed:
@@ -37,8 +38,8 @@ def keep_used(network: nn.Module, selection: Selection, examples: Split, seed: i
         weights[name].requires_grad_()
     with only_norms_training(network, False):
         with torch.no_grad():
-            plain = forward(network, own, examples.inputs)
-        logits = forward(network, weights, examples.inputs)
+            plain = forward(network, own, inputs)
+        logits = forward(network, weights, inputs)
         if logits.requires_grad:
             cross_entropy(logits, examples.labels).backward()
     unused = [name for name in selection.bayesian + selection.trained if weights[name].grad is None]

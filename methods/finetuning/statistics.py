@@ -31,7 +31,7 @@ def average_statistics(
     seen by a weight sample of its own."""
     _reset(network, points)
     order = torch.Generator().manual_seed(seed_from(seed, "order"))
-    noise = torch.Generator(split.inputs.device).manual_seed(seed_from(seed, "noise"))
+    noise = torch.Generator(split.device).manual_seed(seed_from(seed, "noise"))
     done = 0
     with only_norms_training(network, True), averaging(network):
         while done < batches:

@@ -177,7 +177,7 @@ def fixed_inputs(problem: Problem, n: int = INPUTS) -> tuple[Tensor, str]:
     the training split, "train", where there is none."""
     split = problem.train if problem.val is None else problem.val
     index = torch.linspace(0, len(split) - 1, min(n, len(split))).round().long()
-    return split.inputs[index.to(split.inputs.device)], "train" if problem.val is None else "val"
+    return split.select(index).inputs, "train" if problem.val is None else "val"
 
 
 @torch.no_grad()

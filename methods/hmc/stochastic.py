@@ -118,9 +118,8 @@ class _Sampling:
         at = self.at
         seed = seed_from(self.ctx.seed_for("data"), at.chain, at.cycle, at.failures, at.epoch)
         order = torch.Generator().manual_seed(seed)
-        for index, (inputs, labels) in enumerate(self.split.training_batches(self.config.batch_size, order)):
-            if index < at.done:
-                continue  # done before the interruption; drawn only to keep the generator in step
+        batches = self.split.training_batches(self.config.batch_size, order, skip=at.done)
+        for index, (inputs, labels) in enumerate(batches, start=at.done):
             t = at.epoch * self.per_epoch + index
             at.losses.append(chain.step(inputs, labels, t))
             at.done, self.gradients = index + 1, self.gradients + 1

@@ -41,5 +41,4 @@ def reset_split(problem: Problem, seed: int, most: int = RESET_EXAMPLES) -> Spli
     if len(train) <= most:
         return train.first(len(train))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    index = order[:most].to(train.inputs.device)
-    return Split(train.inputs[index], train.labels[index])
+    return train.select(order[:most])

@@ -133,7 +133,7 @@ def layers_before_the_head(network: nn.Module, split: Split) -> list[str]:
         for path, module in network.named_modules():
             if is_layer(module):
                 stack.callback(module.register_forward_hook(partial(note, path)).remove)
-        network(split.inputs[:1])
+        network(split.first(1).inputs)
     return order[:-1]
 
 

@@ -13,6 +13,7 @@ RADIUS = 5
 """Of the largest Gaussian filter; the smallest has radius 1."""
 WIDEST = 5.0
 """Upper end of the filters' standard deviation, in pixels."""
+BATCH_SIZE = 1024
 
 
 class Noise:
@@ -35,8 +36,7 @@ class Noise:
         """choices: on the CPU, one decision per image; pixels: on the data's device."""
         self._low, self._high, self._blur = low, high, blur
         self._choices, self._pixels = choices, pixels
-        self.black = train.inputs.amin((0, 2, 3))[:, None, None]  # (C, 1, 1)
-        self.white = train.inputs.amax((0, 2, 3))[:, None, None]
+        self.black, self.white = _range_of(train)  # (C, 1, 1)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -52,6 +52,13 @@ class Noise:
             chosen = blurred.to(inputs.device)
             noisy[chosen] = gaussian_filter(noisy[chosen], sides[blurred], widths[blurred])
         return torch.clamp(noisy, self.black, self.white)
+
+
+def _range_of(split: Split) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest value of every channel, (C, 1, 1) each; one pass over the split."""
+    ends = [(inputs.amin((0, 2, 3)), inputs.amax((0, 2, 3))) for inputs, _ in split.batches(BATCH_SIZE)]
+    low, high = (torch.stack(end) for end in zip(*ends, strict=True))
+    return low.amin(0)[:, None, None], high.amax(0)[:, None, None]
 
 
 def gaussian_filter(images: Tensor, radius: Tensor, deviation: Tensor) -> Tensor:

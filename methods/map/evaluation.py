@@ -28,7 +28,7 @@ def evaluate(network: nn.Module, split: Split, batch_size: int = BATCH_SIZE) -> 
 
     The device is read once, at the end.
     """
-    totals = torch.zeros(2, dtype=torch.float64, device=split.inputs.device)
+    totals = torch.zeros(2, dtype=torch.float64, device=split.device)
     with evaluating(network):
         for inputs, labels in split.batches(batch_size):
             log_probs = network(inputs).double().log_softmax(dim=-1)  # (b, K)

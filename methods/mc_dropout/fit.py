@@ -19,7 +19,7 @@ def fit_dropout(problem: Problem, ctx: RunContext, config: McDropoutConfig) -> D
     network is left as it is. Errors as `fit_point` and `choose`.
     """
     network = deepcopy(problem.network)
-    names = choose(layers_run(network, problem.train.inputs[:1]), config.where)
+    names = choose(layers_run(network, problem.train.first(1).inputs), config.where)
     generator = ctx.generator("dropout", ctx.device)
     with dropout_on(network, names, config.rate, generator):
         fitted = fit_point(network, problem, ctx, config)

@@ -100,7 +100,7 @@ class Activations:
 
     def similarities(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Group -> (n, n) float64 similarity of the units of both networks, streamed over batches."""
-        device = self.split.inputs.device
+        device = self.split.device
         sums = {group: Moments.zeros(size, device) for group, size in self.groups.sizes.items()}
         with torch.no_grad(), exact_products(), evaluating(self.network):
             for first, second in zip(self._of_reference(a), self._of(b), strict=True):
@@ -136,7 +136,7 @@ class Activations:
         if self.batch_size is not None:
             return self.batch_size
         with _reading(self.network, self.groups) as one:
-            forward(self.network, weights, self.split.inputs[:1])
+            forward(self.network, weights, self.split.first(1).inputs)
         least, most = BATCH_SIZES
         size = sum(tensor.nbytes for tensor in one.values())
         return min(max(BATCH_BYTES // max(size, 1), least), most)

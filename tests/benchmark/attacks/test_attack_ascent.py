@@ -9,6 +9,7 @@ from attack_cases import BLACK, WHITE, Noise, Scored, data, ensemble, network, t
 from benchmark.attacks.ascent import attack_examples
 from benchmark.attacks.config import Attack
 from benchmark.attacks.gradient import Victim, gradient, nll, pooled
+from benchmark.data import Split
 from benchmark.errors import PluginError
 from benchmark.posteriors import PointMass
 from benchmark.predict import entropies, kept_draws, own_scores, predict
@@ -110,7 +111,9 @@ def test_the_adaptive_attack_lowers_the_detection_score_that_the_plain_one_raise
     victim = Victim(nets[0], scored, (scored.weights,))
     plain, adaptive = (attacked(victim, "pgd", split, adaptive=flag, **settings) for flag in (False, True))
     assert adaptive.evaded == "own"
-    scores = [own_scores(nets[0], scored, victim.draws, each.inputs).mean() for each in (plain, adaptive)]
+    scores = [
+        own_scores(nets[0], scored, victim.draws, Split(each.inputs, split.labels)).mean() for each in (plain, adaptive)
+    ]
     assert scores[1] < scores[0]
 
 
@@ -179,4 +182,4 @@ def test_a_score_must_be_one_number_per_example_and_have_a_name(nets):
     for kind, words in ((Wrong, "expected floating point of shape"), (Nameless, "without a `score_name`")):
         posterior = kind(weights_of(nets[0]))
         with pytest.raises(PluginError, match=words):
-            own_scores(nets[0], posterior, (posterior.weights,), data(2).inputs)
+            own_scores(nets[0], posterior, (posterior.weights,), data(2))

@@ -178,7 +178,7 @@ def test_tables_show_one_column_per_set(study, tmp_path, capfd):
     ("fault", "words"),
     [
         ("name", "an OOD set cannot be called 'a/b'"),
-        ("shape", "the OOD set 'noise' is torch.float32 of shape (50, 3, 3), expected float32 (m, 1, 3, 3)"),
+        ("shape", "the OOD set 'noise' is none: inputs must be float32 (n, C, H, W); got torch.float32 (50, 3, 3)"),
         ("range", "input_range must be black and white of shape (1,) with black < white"),
         ("outside", "test inputs lie outside its input_range"),
     ],
