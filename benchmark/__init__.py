@@ -28,7 +28,16 @@ if TYPE_CHECKING:
         Weights,
     )
     from benchmark.data import Augment, Split
-    from benchmark.datasets import DataSet, MissingData, check_data, data_root, digest_of, fingerprint_of
+    from benchmark.datasets import (
+        DataSet,
+        MissingData,
+        check_data,
+        data_root,
+        digest_of,
+        fingerprint_of,
+        prepare_command,
+        user_cache,
+    )
     from benchmark.errors import (
         BenchError,
         ConfigError,
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
     from benchmark.inputs import Index, Inputs, Pixels, TensorInputs, loader_processes, normalised
     from benchmark.posteriors import PointMass, WeightSamples
     from benchmark.predict import Pool, Predictive, draw_log_probs
+    from benchmark.resources import Resources
     from benchmark.seeds import seed_from
     from benchmark.weights import copy_of, evaluating, forward, load_into, on_device_of, weights_of
 
@@ -65,7 +75,16 @@ _HOME = {
         "Weights",
     ),
     "benchmark.data": ("Augment", "Split"),
-    "benchmark.datasets": ("DataSet", "MissingData", "check_data", "data_root", "digest_of", "fingerprint_of"),
+    "benchmark.datasets": (
+        "DataSet",
+        "MissingData",
+        "check_data",
+        "data_root",
+        "digest_of",
+        "fingerprint_of",
+        "prepare_command",
+        "user_cache",
+    ),
     "benchmark.errors": (
         "BenchError",
         "ConfigError",
@@ -80,6 +99,7 @@ _HOME = {
     "benchmark.inputs": ("Index", "Inputs", "Pixels", "TensorInputs", "loader_processes", "normalised"),
     "benchmark.posteriors": ("PointMass", "WeightSamples"),
     "benchmark.predict": ("Pool", "Predictive", "draw_log_probs"),
+    "benchmark.resources": ("Resources",),
     "benchmark.seeds": ("seed_from",),
     "benchmark.weights": ("copy_of", "evaluating", "forward", "load_into", "on_device_of", "weights_of"),
 }
@@ -114,6 +134,7 @@ __all__ = [
     "Posterior",
     "Predictive",
     "Problem",
+    "Resources",
     "RunContext",
     "Split",
     "SplitName",
@@ -135,9 +156,11 @@ __all__ = [
     "nearest",
     "normalised",
     "on_device_of",
+    "prepare_command",
     "require_finite",
     "seed_from",
     "unknown",
+    "user_cache",
     "weights_of",
 ]
 

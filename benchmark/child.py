@@ -182,9 +182,9 @@ def _child_main(
     code = 1
     started: dict[str, float] = {}
     try:
-        _enter_child(parent, stop if phase == "fit" else None, operation)
+        enter_child(parent, stop if phase == "fit" else None, operation)
         signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
-        device = _device(operation)
+        device = device_of(operation)
 
         def before_write() -> None:
             if run.superseded(attempt):
@@ -235,8 +235,10 @@ class _Stop:
         return self._flag
 
 
-def _enter_child(parent: int, stop: _Stop | None, operation: Operation) -> None:
-    """stop: None for a phase that saves nothing on its way; a stop ends it at once."""
+def enter_child(parent: int, stop: _Stop | None, operation: Operation) -> None:
+    """Make a forked process one that lives no longer than its parent, with the run's limits and numeric settings.
+
+    stop: None for a phase that saves nothing on its way; a stop ends it at once."""
     os.setsid()
     _die_with(parent)
     signal.signal(signal.SIGTERM, signal.SIG_DFL if stop is None else stop.set)
@@ -269,7 +271,12 @@ def _die_with(parent: int) -> None:
         os._exit(STOP_EXIT)
 
 
-def _device(operation: Operation) -> torch.device:
+def device_of(operation: Operation) -> torch.device:
+    """The device that the settings ask for.
+
+    Raises:
+        EnvironmentProblem: this machine has none of that kind.
+    """
     if operation.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if operation.device.startswith("cuda") and not torch.cuda.is_available():

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 
 from benchmark.checkpoint import (
-    CheckpointFolder,
-    PeriodicCheckpoints,
     restore_torch_global_state,
     torch_global_state,
 )
@@ -25,6 +23,8 @@ from benchmark.errors import Diverged
 from benchmark.figures import remove_figures, write_figure
 from benchmark.runfolder import FIGURES
 from benchmark.seeds import seed_everything, seed_from
+from benchmark.team import ALONE, Team
+from benchmark.team.checkpoints import checkpoints_of
 
 PROGRESS_SECONDS = 0.5
 log = logging.getLogger("bnnbench")
@@ -36,6 +36,7 @@ class Context:
     components: what seeds are hashed from, e.g. ("digits", "resnet20", "map", 0).
     lineage: needed run -> digest of its posterior; a checkpoint that started from others is passed over.
     checkpoint_seconds: shortest time between two saves; 0 saves at every offer.
+    team: who trains the run; only its first member saves, logs, draws and tells.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Context:
         needed: Sequence[NeededRun] = (),
         lineage: Mapping[str, str] | None = None,
         micro_batch: int | None = None,
+        team: Team = ALONE,
         checkpoint_seconds: float = 60.0,
         stop_requested: Callable[[], bool] = lambda: False,
         before_save: Callable[[], None] = lambda: None,
@@ -56,6 +58,7 @@ class Context:
         self._lineage = dict(lineage or {})
         self.needed: Sequence[NeededRun] = tuple(needed)
         self.micro_batch = micro_batch
+        self.team = team
         self._components = tuple(components)
         self._generators: dict[str, torch.Generator] = {}
         self._saved_generators: dict[str, torch.Tensor] = {}
@@ -65,8 +68,9 @@ class Context:
         self._before_save = before_save
         self._on_progress = on_progress
         self._next_progress = 0.0
-        self.checkpoint: Checkpoints = PeriodicCheckpoints(
-            CheckpointFolder(folder / "checkpoint"),
+        self.checkpoint: Checkpoints = checkpoints_of(
+            team,
+            folder / "checkpoint",
             seconds=checkpoint_seconds,
             wrap=self._wrap,
             unwrap=self._unwrap,
@@ -90,14 +94,17 @@ class Context:
 
     def progress(self, done: int, total: int, **metrics: float) -> None:
         now = time.monotonic()
-        if now >= self._next_progress or done >= total:
+        if self.team.rank == 0 and (now >= self._next_progress or done >= total):
             self._next_progress = now + PROGRESS_SECONDS
             self._on_progress({"done": done, "total": total, **metrics})
 
     def log(self, **values: float | int | str) -> None:
-        self._history.append(values)
+        if self.team.rank == 0:
+            self._history.append(values)
 
     def figure(self, name: str, svg: str, caption: str, data: str | None = None) -> None:
+        if self.team.rank > 0:
+            return
         self._before_save()
         if not self._figures_are_own:  # as for the history: a fresh start replaces what an earlier attempt left
             remove_figures(self._figures)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 from benchmark.config import Config, MethodConfig
+from benchmark.datasets import fingerprint_of
+from benchmark.resources import Resources
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from benchmark.data import Split
     from benchmark.datasets import DataSet
     from benchmark.inputs import Inputs
+    from benchmark.team import Team
 
 Weights: TypeAlias = "Mapping[str, Tensor]"
 """Parameter (and buffer) names of the untouched network -> tensors."""
@@ -137,13 +140,17 @@ class Problem:
     network: nn.Module
     """Float32, on the run's device. Holds the mean weights of the first needed run, else a seeded initialisation."""
     new_network: Callable[[int], nn.Module]
-    """`new_network(seed)`: the same architecture, freshly initialised from `seed`, on the run's device."""
+    """`new_network(seed)`: the same architecture, freshly initialised from `seed`, on the run's device, without `start`
+    (below)."""
     train: Split
     val: Split | None
     input_shape: tuple[int, int, int]
     n_classes: int
     draws: int
     """S, the number of draws that the suite will predict with."""
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights by name that the network's settings put in place of those of the initialisation (`pretrained`), all or
+    some; empty for a network that starts untrained. `network` has them already, unless a needed run has trained it."""
     budget: float = 1.0
     """The protocol's factor on training lengths, the same for every method of a study."""
 
@@ -179,6 +186,9 @@ class RunContext(Protocol):
     needed: Sequence[NeededRun]
     micro_batch: int | None
     """Operational cap on examples per forward pass; methods that accumulate gradients honour it."""
+    team: Team
+    """The processes that train this run together; of one, unless the method is `parallel` and several devices were
+    asked for. Checkpoints, history, progress and figures are the team's: all members call them alike, one writes."""
 
     def seed_for(self, *parts: str | int) -> int:
         """A 63-bit seed for a purpose, hashed from the run's task, network, method, seed and `parts`."""
@@ -222,6 +232,10 @@ class Method(ABC):
     """Whether its predictive is what the other rows of a table are compared with (`agreement`, `tv`), unless the study
     names another: the gold standard, where it can be had."""
 
+    parallel: ClassVar[bool] = False
+    """Whether `fit` can be run by several processes at once, each on its share of every batch, so that all of them end
+    with the same weights: see `RunContext.team`. The setting `devices` above 1 is refused for the others."""
+
     def needs(self, config: Any) -> tuple[Need, ...]:
         """Runs to start from, the base network first. Empty: the method trains from initialisation."""
         return ()
@@ -238,6 +252,11 @@ class Method(ABC):
         where something is left to decide.
         """
         return config
+
+    def resources(self, config: Any) -> Resources:
+        """What a run of this method asks of a cluster, where it differs from others: a method that hardly computes
+        needs no GPU. A task, and a study, may say otherwise."""
+        return Resources()
 
     def title(self, config: Any, needed: Sequence[Need]) -> str:
         """What tables call the method with these settings; `needed`: its needs, settled. The name, unless the same
@@ -288,6 +307,10 @@ class Task(ABC):
     def load(self, config: Any, split: SplitName) -> Split | None:
         """One split, on the CPU; None for a validation split that the task does not have."""
 
+    def resources(self, config: Any) -> Resources:
+        """What runs on these data ask of a cluster: GPUs for large images, CPUs that decode them, memory for them."""
+        return Resources()
+
     def true_log_probs(self, config: Any, inputs: Tensor) -> Tensor | None:
         """Exact log p(y | x), float64 (n, K), for tasks whose law is known; else None."""
         return None
@@ -316,12 +339,22 @@ class Task(ABC):
         """The data sets that `corrupted` reads. Cheap."""
         return ()
 
+    def corruption_fingerprint(self, config: Any) -> str:
+        """A hex digest of what `corrupted` adds to the data, part of the identity of runs under shift; that of
+        `corruption_data` unless overridden, as by a suite that is computed. Called while planning: keep it fast."""
+        return fingerprint_of(self.corruption_data(config))
+
     def input_range(self, config: Any) -> tuple[Tensor, Tensor] | None:
         """Per-channel values (C,) of black and of white, the lowest and the highest legal pixel, in the normalisation
         of the test set. Attacks stay between them, and their strength is a fraction of white - black.
 
         None: the inputs have no bounds, and the task cannot be attacked. Called while planning a study with attacks.
         """
+        return None
+
+    def data_set(self, name: str) -> DataSet | None:
+        """The data set of that name where `data` and `corruption_data` of the default settings do not list it, so that
+        `bnnbench data prepare NAME` finds it; None when this task knows none such. Cheap, and raises for no name."""
         return None
 
 
@@ -359,3 +392,8 @@ class NetworkFamily(ABC):
         """Weights that replace those of the freshly initialised network `built`, by name, all of them or some; none
         unless the settings ask for it. Never called on the way from bytes to predictions."""
         return {}
+
+    def data_set(self, name: str) -> DataSet | None:
+        """The data set of that name (the files of pretrained weights), so that `bnnbench data prepare NAME` finds it;
+        None when this family knows none such. Cheap, and raises for no name."""
+        return None

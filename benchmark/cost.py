@@ -49,7 +49,7 @@ def latency(
     """
     draws = effective_draws(posterior, draws)
     result: dict[str, Any] = {
-        "device": _device_name(examples.device),
+        "device": device_name(examples.device),
         "dtype": str(examples.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -101,9 +101,10 @@ def _timed_calls(call: Any, batch: Tensor, brief: bool) -> list[float]:
     return seconds
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or of the CPU."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return str(torch.cuda.get_device_name(device))
     from benchmark.provenance import environment
 
     return str(environment()["processor"])

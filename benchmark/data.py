@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,40 @@ from torch import Tensor
 from benchmark.inputs import Index, Inputs, TensorInputs
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several processes trains on. A batch is cut into `parts` that differ in size
+    by at most one, the larger ones first; process `rank` of `size` has the next parts / size of them.
+
+    Raises:
+        ValueError: `parts` is no multiple of `size`.
+    """
+
+    rank: int
+    size: int
+    parts: int
+
+    def __post_init__(self) -> None:
+        if self.parts % self.size:
+            raise ValueError(f"{self.parts} parts of a batch cannot be dealt out evenly to {self.size} processes")
+
+    @property
+    def first(self) -> int:
+        """The number of its first part."""
+        return self.rank * self.each
+
+    @property
+    def each(self) -> int:
+        """How many parts it is."""
+        return self.parts // self.size
+
+    def of(self, n: int) -> slice:
+        """Its places in a batch of `n`."""
+        small, larger = divmod(n, self.parts)
+        start, stop = (small * part + min(part, larger) for part in (self.first, self.first + self.each))
+        return slice(start, stop)
 
 
 class Split:
@@ -64,6 +99,11 @@ class Split:
         labels = self.labels[index] if isinstance(index, slice) else self.labels[index.to(self.labels.device)]
         return Split(self._inputs.select(index), labels)
 
+    def batch_length(self, batch_size: int, number: int) -> int:
+        """Examples of the training batch `number`, from 0, of a pass."""
+        small, larger = divmod(len(self), self.steps(batch_size))
+        return small + (number < larger)
+
     def steps(self, batch_size: int) -> int:
         """Batches per pass; the last may be smaller."""
         return -(-len(self) // batch_size)
@@ -75,22 +115,30 @@ class Split:
             yield inputs, self.labels[place]
 
     def training_batches(
-        self, batch_size: int, generator: torch.Generator, skip: int = 0
+        self, batch_size: int, generator: torch.Generator, skip: int = 0, share: Share | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled, augmented pass. The CPU `generator` decides order and augmentation; the batches of a pass
         differ in size by at most one, so that no batch is too small for batch statistics.
 
         skip: leave out that many batches at the beginning, without reading them; the others are what they would be.
+        share: only this part of every batch, with the numbers that it has in the whole one. Examples outside of it are
+        read only where `augment` needs the whole batch.
         """
         order = torch.randperm(len(self), generator=generator)
         seed = self._augmentation_seed(generator)
         indices = torch.tensor_split(order, self.steps(batch_size))[skip:]
         labels = self.labels[order.to(self.labels.device)].tensor_split(self.steps(batch_size))[skip:]
+        if share is not None and self.augment is None:
+            indices = tuple(index[share.of(len(index))] for index in indices)
         batches = self._inputs.read_for_training(indices, seed)
         for number, (inputs, own) in enumerate(zip(batches, labels, strict=True), start=skip):
             if self.augment is not None:
                 inputs = self.augment(inputs, torch.Generator().manual_seed(seed + number))
-            yield inputs, own
+            if share is None:
+                yield inputs, own
+            else:
+                place = share.of(len(own))
+                yield (inputs if self.augment is None else inputs[place]), own[place]
 
     def _augmentation_seed(self, generator: torch.Generator) -> int:
         if self.augment is None and not self._inputs.augments:

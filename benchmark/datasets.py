@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import CorruptFile, EnvironmentProblem
 from benchmark.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from benchmark.contracts import Task
 
 DATA_ROOT = "BNNBENCH_DATA"
 DEFAULT_ROOT = Path("data")
 SHOWN = 5
 """Problems of one data set that an error lists."""
+_typed: str | None = None
+"""The data root of `--data-root`."""
 
 
 class MissingData(EnvironmentProblem):
@@ -33,8 +39,40 @@ def data_root() -> Path:
 
 
 def set_data_root(path: str | Path) -> None:
-    """For this process and its children."""
-    os.environ[DATA_ROOT] = str(Path(path).absolute())
+    """For this process and its children. A folder that the environment does not name already was typed by somebody,
+    and belongs into the commands that messages name."""
+    global _typed
+    root = str(Path(path).absolute())
+    before = os.environ.get(DATA_ROOT)
+    if before is None or os.path.abspath(before) != os.path.abspath(root):
+        _typed = root
+    os.environ[DATA_ROOT] = root
+
+
+@contextmanager
+def reading_from(root: Path) -> Iterator[None]:
+    """Data are looked for below another root, in this process and its children, for the time being."""
+    before = os.environ.get(DATA_ROOT)
+    os.environ[DATA_ROOT] = str(root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DATA_ROOT]
+        else:
+            os.environ[DATA_ROOT] = before
+
+
+def prepare_command(*names: str) -> str:
+    """What a user types to bring data sets into place, for messages: `bnnbench data prepare NAME...`, followed by
+    `--data-root DIR` where this command was given one."""
+    root = [f"--data-root {shlex.quote(_typed)}"] if _typed and os.environ.get(DATA_ROOT) == _typed else []
+    return " ".join(["bnnbench data prepare", *names, *root])
+
+
+def user_cache() -> Path:
+    """This user's folder on this machine for what can be found out again; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bnnbench"
 
 
 class DataSet(ABC):
@@ -43,7 +81,8 @@ class DataSet(ABC):
     name: as in `bnnbench data prepare NAME`; letters, digits, '.', '_' and '-'.
     title: what it is, in one line. source: who made it, and where it is from, for people.
     size: bytes on disk when prepared, about. download: bytes that `prepare` fetches, 0 where it only works on files
-    that the user has put there, as `manual` says how.
+    that the user has put there, as `manual` says how. by_hand: nothing can bring the files but the user, so that no
+    message names `prepare`; `manual` says what to do.
     """
 
     name: str
@@ -52,10 +91,16 @@ class DataSet(ABC):
     size: int
     download: int = 0
     manual: str = ""
+    by_hand: bool = False
 
     @abstractmethod
     def folder(self, root: Path) -> Path:
         """Where its files are."""
+
+    def paths(self, root: Path) -> Sequence[Path]:
+        """The files and folders that are this data set's alone, from which is told whether something of it is there and
+        how much room it still needs. Its folder, unless it shares that with others."""
+        return [self.folder(root)]
 
     @abstractmethod
     def problems(self, root: Path) -> Sequence[str]:
@@ -75,6 +120,12 @@ class DataSet(ABC):
         Raises:
             MissingData: the files cannot be fetched; says how to get them.
         """
+
+    def damaged(self, root: Path) -> Sequence[Path]:
+        """Files that `problems` finds nothing wrong with, and that published checksums say are not what they should be.
+        `bnnbench data prepare NAME` moves them aside, to NAME.damaged, and `prepare` then fetches them. Reads them
+        all. None for data without checksums, where `verify` says what to remove."""
+        return ()
 
     @abstractmethod
     def fingerprint(self, root: Path) -> str:
@@ -98,11 +149,9 @@ def check_data(sets: Iterable[DataSet]) -> None:
         lines += [f"    ... {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         lines += [f"    {wanted[name].manual}"] if wanted[name].manual else []
     default = "" if os.environ.get(DATA_ROOT) else f" (the default; {DATA_ROOT} or --data-root names another)"
-    raise MissingData(
-        f"data are missing below the data root {root}{default}.\n  "
-        + "\n  ".join(lines)
-        + f"\n  To mend it: bnnbench data prepare {' '.join(faults)}"
-    )
+    names = [name for name in faults if not wanted[name].by_hand]
+    lines += [f"To mend it: {prepare_command(*names)}"] if names else []
+    raise MissingData(f"data are missing below the data root {root}{default}.\n  " + "\n  ".join(lines))
 
 
 def fingerprint_of(sets: Iterable[DataSet], *settings: str) -> str:
@@ -110,6 +159,13 @@ def fingerprint_of(sets: Iterable[DataSet], *settings: str) -> str:
     root = data_root()
     parts = [f"{each.name} {each.fingerprint(root)}" for each in sorted(sets, key=lambda each: each.name)]
     return hashlib.sha256("\n".join([*parts, *settings]).encode()).hexdigest()
+
+
+def fingerprint_under(task: Task, config: Any, shift: Sequence[int]) -> str:
+    """The fingerprint of everything that a run of this task reads: its data, and corrupted data where the protocol
+    asks for any."""
+    own = task.fingerprint(config)
+    return fingerprint_of((), own, task.corruption_fingerprint(config)) if shift else own
 
 
 def digest_of(path: Path) -> str:
@@ -128,8 +184,7 @@ def digest_of(path: Path) -> str:
 
 
 def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "bnnbench" / "digests.json"
+    return user_cache() / "digests.json"
 
 
 def _known_digests() -> dict[str, list[Any]]:

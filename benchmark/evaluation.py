@@ -121,6 +121,29 @@ def predicted_for_detection(predictor: Predictor) -> tuple[Arrays, dict[str, Any
     return arrays, record
 
 
+def predicted_under_shift(predictor: Predictor) -> Arrays:
+    """`shift.<corruption>.<severity>.log_probs` for every corruption of the task at the protocol's severities, and once
+    `shift.labels`. One corrupted set is in memory at a time.
+
+    Raises:
+        PluginError: the corrupted sets differ in their labels.
+        Diverged: a prediction is NaN.
+    """
+    task, config = task_of(predictor.spec)
+    arrays: Arrays = {}
+    for severity in predictor.protocol.shift:
+        for corruption in task.corruptions(config):
+            split, name = task.corrupted(config, corruption, severity), f"shift.{corruption}.{severity}"
+            labels = split.labels.numpy()
+            if not np.array_equal(arrays.setdefault("shift.labels", labels), labels):
+                raise PluginError(
+                    f"task '{task.name}': the labels of '{corruption}' at severity {severity} are not those of the "
+                    "other corrupted sets; all hold the same examples in the same order."
+                )
+            arrays[f"{name}.log_probs"] = predictor.arrays(name, split.to(predictor.device))[f"{name}.log_probs"]
+    return arrays
+
+
 def draws_generator(spec: RunSpec) -> torch.Generator:
     """The generator of a run's predictive draws, at its start."""
     return _generator(spec, "draws")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -30,11 +30,27 @@ class Protocol(Config):
     draws: int = Field(20, ge=1, description="S, weight samples averaged by a prediction")
     budget: float = Field(1.0, gt=0, description="factor on the nominal training length of every method")
     attacks: tuple[Attack, ...] = Field((), description="adversarial attacks on every prediction")
+    shift: tuple[Annotated[int, Field(ge=1, le=5)], ...] = Field(
+        (), description="severities, 1 to 5, at which every corruption of the task's test data is predicted as well"
+    )
 
     @field_validator("attacks", mode="before")
     @classmethod
     def _one_need_not_be_a_list(cls, given: Any) -> Any:
         return [given] if isinstance(given, str | dict) else given
+
+    @field_validator("shift", mode="before")
+    @classmethod
+    def _one_severity_need_not_be_a_list(cls, given: Any) -> Any:
+        return [given] if isinstance(given, int) else given
+
+    @field_validator("shift")
+    @classmethod
+    def _severities_ascend(cls, severities: tuple[int, ...]) -> tuple[int, ...]:
+        """The order in which they are listed changes nothing, and so is not part of the identity."""
+        if len(set(severities)) < len(severities):
+            raise ValueError(f"a severity is listed twice: {list(severities)}")
+        return tuple(sorted(severities))
 
     @field_validator("attacks")
     @classmethod
@@ -48,14 +64,19 @@ class Protocol(Config):
         return attacks
 
     def identity(self) -> dict[str, Any]:
-        """A protocol without attacks has the identity that it had before there were any."""
-        return self.model_dump(mode="json", exclude=None if self.attacks else {"attacks"})
+        """A protocol without attacks, or without shift, has the identity that it had before there were any."""
+        unused = {name for name in ("attacks", "shift") if not getattr(self, name)}
+        return self.model_dump(mode="json", exclude=unused)
 
 
 def shown_protocol(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """A protocol's identity as tables show it: attacks by their labels."""
-    attacks = [Attack(**attack).label for attack in protocol.get("attacks", ())]
-    return {**protocol, "attacks": ",".join(attacks)} if attacks else dict(protocol)
+    shown = dict(protocol)
+    if protocol.get("attacks"):
+        shown["attacks"] = ",".join(Attack(**attack).label for attack in protocol["attacks"])
+    if protocol.get("shift"):
+        shown["shift"] = ",".join(map(str, protocol["shift"]))
+    return shown
 
 
 @dataclass(frozen=True)
@@ -69,6 +90,19 @@ class Part:
     def identity(self) -> dict[str, Any]:
         """As plain JSON types."""
         return {"name": self.name, "version": self.version, "config": dict(self.config)}
+
+    def label(self, *, precise: bool = False) -> str:
+        """The name with the settings. Digests are left out; `precise` shows their beginning, and the version."""
+
+        def is_digest(value: Any) -> bool:
+            return isinstance(value, str) and len(value) == 64
+
+        shown = {
+            name: f"{value[:8]}…" if is_digest(value) else value
+            for name, value in sorted(self.config.items())
+            if precise or not is_digest(value)
+        }
+        return label_of(f"{self.name} v{self.version}" if precise else self.name, shown)
 
 
 @dataclass(frozen=True)

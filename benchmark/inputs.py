@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -136,9 +137,14 @@ def loader_processes() -> int:
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (b, C, H, W) as float32 (x / 255 - mean) / std, on its device."""
-    centre = torch.tensor([255 * value for value in mean], device=pixels.device).view(-1, 1, 1)
-    width = torch.tensor([255 * value for value in std], device=pixels.device).view(-1, 1, 1)
-    return pixels.float().sub_(centre).div_(width)
+    return pixels.float().sub_(_of_channels(tuple(mean), pixels.device)).div_(_of_channels(tuple(std), pixels.device))
+
+
+@functools.cache
+def _of_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """255 times the values, (C, 1, 1); made once, because sending them anew with every batch would wait for the
+    device."""
+    return torch.tensor([255 * value for value in values], device=device).view(-1, 1, 1)
 
 
 def _four(tensor: Tensor) -> tuple[int, int, int, int]:

@@ -16,11 +16,16 @@ import torch
 from torch import nn
 
 from benchmark.compression import BitReader, BitWriter
-from benchmark.context import Context
 from benchmark.contracts import Posterior, Weights
-from benchmark.cost import latency, macs_per_forward, peak_memory
+from benchmark.cost import device_name, latency, macs_per_forward, peak_memory
 from benchmark.errors import PluginError
-from benchmark.evaluation import Predictor, draws_generator, predicted_for_detection, predicted_splits
+from benchmark.evaluation import (
+    Predictor,
+    draws_generator,
+    predicted_for_detection,
+    predicted_splits,
+    predicted_under_shift,
+)
 from benchmark.files import write_bytes, write_json, write_via
 from benchmark.identity import Protocol, RunSpec
 from benchmark.metrics.compression import score_weights
@@ -29,16 +34,14 @@ from benchmark.predict import effective_draws
 from benchmark.problem import (
     decode_posterior,
     method_of,
-    needed_runs,
     network_of,
-    posteriors_of_needs,
-    problem_of,
     required_split,
     task_of,
 )
 from benchmark.publish import sealed
 from benchmark.runfolder import RunFolder
 from benchmark.seeds import seed_from
+from benchmark.team.fitting import Lent, team_of
 from benchmark.weights import buffer_count, parameter_count
 
 
@@ -57,30 +60,18 @@ def fit(
     kept in `before.npz`, so that the loss by encoding is known.
     """
     method, config = method_of(spec)
-    lineage = posteriors_of_needs(run, spec)  # as of now: what this fit starts from, whatever becomes of them later
-    needed = needed_runs(run, spec, device)
-    problem = problem_of(spec, needed, device)
-    ctx = Context(
-        run.path,
-        spec.components,
-        lineage=lineage,
-        device=device,
-        needed=needed,
-        micro_batch=operation.micro_batch,
-        checkpoint_seconds=operation.checkpoint_seconds,
-        stop_requested=stop_requested,
-        before_save=before_write,
-        on_progress=on_progress,
-    )
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    started = time.monotonic()
-    try:
-        posterior = method.fit(problem, ctx, config)
-        _synchronise(device)
-    finally:
-        ctx.close()
-    seconds = time.monotonic() - started
+    with team_of(run, method, operation, device, before_write) as (team, device):
+        lent = Lent(run, spec, operation, device, team)
+        problem, ctx = lent.problem, lent.context(stop_requested, before_write, on_progress)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        started = time.monotonic()
+        try:
+            posterior = method.fit(problem, ctx, config)
+            _synchronise(device)
+        finally:
+            ctx.close()
+        seconds = time.monotonic() - started
     if not isinstance(posterior, method.posterior_type()):
         raise PluginError(
             f"method '{method.name}' returned a {type(posterior).__name__}; its posterior_type() says "
@@ -102,7 +93,7 @@ def fit(
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "lossless": lossless,
-        "needs": lineage,
+        "needs": lent.lineage,
         "parameters": parameter_count(problem.network),
         "buffers": buffer_count(problem.network),
         **memory,
@@ -119,18 +110,22 @@ def evaluate(
     network = network_of(spec, seed_from("architecture"), device)
     draws = Protocol(**spec.protocol).draws
     predictor = Predictor(spec, network, posterior, device, operation.micro_batch)
-    started = time.monotonic()
+    begun = time.monotonic()
     arrays = predicted_splits(predictor)
-    predict_seconds = time.monotonic() - started
+    predicted = time.monotonic()
     detection, attacks = predicted_for_detection(predictor)
-    arrays |= detection
+    detected = time.monotonic()
+    arrays |= detection | predicted_under_shift(predictor)
+    seconds = {"detection": detected - predicted, "shift": time.monotonic() - detected}
     before_write()
     _save_arrays(run, "predictions.npz", arrays)
     data = run.file("posterior.bin").read_bytes()
     reader = BitReader(data)
     record = {
         "posterior_sha256": hashlib.sha256(data).hexdigest(),
-        "predict_seconds": predict_seconds,
+        "device": device_name(device),
+        "predict_seconds": predicted - begun,
+        "more_seconds": seconds,
         "draws": effective_draws(posterior, draws),
         "score": posterior.score_name if "test.score" in arrays else None,
         "attacks": attacks,

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.config import Config
 from benchmark.contracts import Method, Need, Task, TaskInfo
+from benchmark.datasets import check_data, fingerprint_under
 from benchmark.errors import ConfigError, UnknownNameError, nearest
 from benchmark.identity import Part, RunSpec
+from benchmark.needed_data import data_of
 from benchmark.registry import METHODS, NETWORKS, TASKS
+from benchmark.resources import PATTERN_KEYS
 from benchmark.study import Item, Study, make_item
 
 if TYPE_CHECKING:
@@ -66,31 +69,39 @@ class _Planner:
     excluded: list[RunSpec] = field(default_factory=list)
     references: dict[str, str] = field(default_factory=dict)
     _used: set[int] = field(default_factory=set)
-    _rows: dict[tuple[int, str], list[RunSpec]] = field(default_factory=lambda: defaultdict(list))
+    _rows: dict[tuple[int, int], list[RunSpec]] = field(default_factory=lambda: defaultdict(list))
     _companions: set[str] = field(default_factory=set)
     _items: dict[tuple[str, str], Item] = field(default_factory=dict)
     _settled: dict[tuple[Any, ...], _Settled] = field(default_factory=dict)
     _made: dict[tuple[Any, ...], tuple[RunSpec, ...]] = field(default_factory=dict)
 
     def plan(self) -> Plan:
+        check_data(data_of(self.study))
         protocol = self.study.protocol.identity()
         for task in self.study.tasks:
             plugin = TASKS.get(task.name)
-            self._refuse_attacks_without_bounds(task, plugin)
+            self._refuse_impossible_evaluation(task, plugin)
             part = Part(task.name, plugin.version, task.config.identity())
-            fingerprint, info = plugin.fingerprint(task.config), plugin.info(task.config)
+            fingerprint = fingerprint_under(plugin, task.config, self.study.protocol.shift)
+            info = plugin.info(task.config)
             for network in self.study.networks:
-                version = NETWORKS.family(network)[1].version
-                place = _Place(part, fingerprint, info, Part(network, version), protocol)
+                place = _Place(part, fingerprint, info, _network_part(network, info), protocol)
                 for method in self.study.methods:
                     added = [seed for seed in self.study.seeds if self._add_row(method, place, seed) is not None]
                     self._add_companions(method, place, added)
                 self._compare(place)
         self._refuse_idle_patterns()
+        self._refuse_idle_requests()
         return Plan(self.study, tuple(self.cells.values()), tuple(self.excluded), self.references)
 
-    def _refuse_attacks_without_bounds(self, task: Item, plugin: Task) -> None:
-        attacks = self.study.protocol.attacks
+    def _refuse_impossible_evaluation(self, task: Item, plugin: Task) -> None:
+        attacks, shift = self.study.protocol.attacks, self.study.protocol.shift
+        if shift and not plugin.corruptions(task.config):
+            raise ConfigError(
+                f"study '{self.study.name}': the protocol asks for shift at severity {', '.join(map(str, shift))}, and "
+                f"task '{task.name}' has no corruptions.\n  Leave out 'shift' or the task, or define `corruptions` "
+                "and `corrupted` in the task."
+            )
         if attacks and plugin.input_range(task.config) is None:
             raise ConfigError(
                 f"study '{self.study.name}': the protocol has attacks ({attacks[0].label}, ...), and task "
@@ -103,13 +114,23 @@ class _Planner:
             if index not in self._used:
                 names = {
                     "task": [task.name for task in self.study.tasks],
-                    "network": list(self.study.networks),
+                    "network": [network.name for network in self.study.networks],
                     "method": [method.name for method in self.study.methods],
                     "seed": [str(seed) for seed in self.study.seeds],
                 }
                 near = "".join(nearest(text, names[key]) for key, text in pattern.items() if text not in names[key])
                 raise ConfigError(
                     f"study '{self.study.name}': the exclude pattern {dict(pattern)} matches no run of the study.{near}"
+                )
+
+    def _refuse_idle_requests(self) -> None:
+        for request in self.study.resources:
+            if not any(request.matches(cell.spec) for cell in self.cells.values()):
+                given = request.model_dump(include=set(PATTERN_KEYS), exclude_defaults=True)
+                names = sorted({cell.spec.method.name for cell in self.cells.values()})
+                raise ConfigError(
+                    f"study '{self.study.name}': the entry of 'resources' for {given} matches no run of the study."
+                    f"{nearest(given.get('method', ''), names)}\n  methods: {', '.join(names)}"
                 )
 
     def _add_row(self, method: Item, place: _Place, seed: int) -> str | None:
@@ -229,15 +250,15 @@ class _Place:
     protocol: Mapping[str, Any]
 
     @property
-    def key(self) -> tuple[int, str]:
-        """Tells the places of one study apart."""
-        return id(self.task), self.network.name
+    def key(self) -> tuple[int, int]:
+        """Tells the places of one study apart; every run planned there keeps both parts alive."""
+        return id(self.task), id(self.network)
 
     def build(self) -> nn.Module:
         """The architecture on the meta device: shapes without memory."""
-        import torch
+        from benchmark.weights import shapes_only
 
-        with torch.device("meta"):
+        with shapes_only():
             family = NETWORKS.family(self.network.name)[1]
             return family.build(self.network.name, self.info.input_shape, self.info.n_classes)
 
@@ -249,6 +270,16 @@ class _Settled:
     item: Item
     config: Config
     part: Part
+
+
+def _network_part(network: Item, info: TaskInfo) -> Part:
+    """The network of a run. Settings that have their default value are left out: a network without settings is the same
+    run as one before there were any."""
+    family = NETWORKS.family(network.name)[1]
+    config = family.settled(network.name, network.config, info.input_shape)
+    default = family.Config().identity()
+    own = {key: value for key, value in config.identity().items() if key not in default or default[key] != value}
+    return Part(network.name, family.version, own)
 
 
 def _matches(pattern: Mapping[str, str], names: Mapping[str, str]) -> bool:

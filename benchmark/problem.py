@@ -13,13 +13,14 @@ from torch import nn
 from benchmark.compression import BitReader
 from benchmark.contracts import Method, NeededRun, Posterior, Problem, SplitName, Task
 from benchmark.data import Split
+from benchmark.datasets import check_data, fingerprint_under
 from benchmark.errors import BenchError, ConfigError, CorruptBitstream, PluginError
 from benchmark.files import canonical_json
 from benchmark.identity import Protocol, RunSpec
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.runfolder import RunFolder
 from benchmark.seeds import seed_from
-from benchmark.weights import load_into
+from benchmark.weights import load_into, on_device_of, weights_of
 
 
 class MissingNeedError(BenchError):
@@ -30,7 +31,8 @@ def task_of(spec: RunSpec) -> tuple[Task, Any]:
     """The run's task and its settings; refuses data that differ from those the run was planned with."""
     task = TASKS.get(spec.task.name)
     config = task.Config(**spec.task.config)
-    found = _fingerprint(spec.task.name, canonical_json(spec.task.config))
+    shift = tuple(Protocol(**spec.protocol).shift)
+    found = _fingerprint(spec.task.name, canonical_json(spec.task.config), shift)
     if found != spec.fingerprint:
         raise ConfigError(
             f"the data of task '{spec.task.name}' have the fingerprint {found[:16]}, the run was planned with "
@@ -40,10 +42,12 @@ def task_of(spec: RunSpec) -> tuple[Task, Any]:
 
 
 @functools.cache
-def _fingerprint(name: str, settings: str) -> str:
+def _fingerprint(name: str, settings: str, shift: tuple[int, ...]) -> str:
     """Once per process: a fingerprint may read all of the data, and a phase asks for it again and again."""
     task = TASKS.get(name)
-    return task.fingerprint(task.Config(**json.loads(settings)))
+    config = task.Config(**json.loads(settings))
+    check_data([*task.data(config), *(task.corruption_data(config) if shift else ())])
+    return fingerprint_under(task, config, shift)
 
 
 def method_of(spec: RunSpec) -> tuple[Method, Any]:
@@ -88,7 +92,12 @@ def problem_of(spec: RunSpec, needed: tuple[NeededRun, ...], device: torch.devic
     task, config = task_of(spec)
     info = task.info(config)
     protocol = Protocol(**spec.protocol)
-    network = network_of(spec, seed_from(spec.task.name, spec.network.name, spec.seed, "network"), device)
+    seed = seed_from(spec.task.name, spec.network.name, spec.seed, "network")
+    network = network_of(spec, seed, device)
+    family = NETWORKS.family(spec.network.name)[1]
+    given = family.start(spec.network.name, family.Config(**spec.network.config), network)
+    start = on_device_of(network, given)
+    load_into(network, {**weights_of(network), **start})
     mean = needed[0].posterior.mean() if needed else None
     if mean is not None:
         load_into(network, mean)
@@ -100,6 +109,7 @@ def problem_of(spec: RunSpec, needed: tuple[NeededRun, ...], device: torch.devic
         input_shape=info.input_shape,
         n_classes=info.n_classes,
         draws=protocol.draws,
+        start=start,
         budget=protocol.budget,
     )
 

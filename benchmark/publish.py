@@ -98,7 +98,9 @@ def score_run(run: RunFolder, spec: RunSpec) -> dict[str, Any]:
         "seconds": {
             "encode": fitted["encode_seconds"],
             "predict": evaluation["predict_seconds"],
+            **evaluation.get("more_seconds", {}),  # absent in runs that were evaluated before it was measured
         },
+        "device": evaluation.get("device"),
         "latency": evaluation["latency"],
         "labels_sha256": hashlib.sha256(predictions.test.labels.tobytes()).hexdigest()
         if predictions.test.labels is not None
@@ -177,12 +179,20 @@ def _costs(
     peak = fitted.get("cuda_allocated") or max([fitted["peak_memory"] or 0, *peaks])
     values: dict[str, Value] = {
         "train_seconds": train,
-        "device_hours": cost.device_hours(train.value or 0.0, devices=1),
+        "device_hours": _device_hours(attempts, train.value or 0.0),
         "peak_memory": cost.peak_memory([peak]),
         "macs": cost.macs(2 * evaluation["macs"], evaluation["draws"]),
         "latency_ms": _latency(evaluation["latency"]),
     }
     return {name: value.to_json(_metric(name)) for name, value in values.items()}
+
+
+def _device_hours(attempts: list[Path], train: float) -> Value:
+    """Of all attempts, each with the devices that it had."""
+    devices = {attempt: int(_env(attempt).get("operation", {}).get("devices", 1)) for attempt in attempts}
+    if len(set(devices.values())) <= 1:
+        return cost.device_hours(train, next(iter(devices.values()), 1))
+    return cost.device_hours(sum(fit_seconds(attempt) * count for attempt, count in devices.items()), 1)
 
 
 def _latency(measured: dict[str, Any] | None) -> Value:

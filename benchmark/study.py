@@ -7,7 +7,7 @@ anything is submitted or written. Expanding a study to runs is `benchmark.plan`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from benchmark.config import Config
-from benchmark.errors import ConfigError, UnknownNameError, nearest, unknown
+from benchmark.contracts import NetworkFamily
+from benchmark.errors import ConfigError, nearest, unknown
 from benchmark.identity import Protocol
 from benchmark.registry import METHODS, NETWORKS, TASKS
+from benchmark.resources import Request
 from benchmark.settings import brief, expand_axes, explain
 from benchmark.studies import FOLDER as BUILT_IN
 from benchmark.yamlfile import COMMAND_LINE, Marked, Place, parse
@@ -33,6 +35,7 @@ KEYS = (
     "protocol",
     "defaults",
     "exclude",
+    "resources",
     "launcher",
 )
 EXCLUDE_KEYS = ("task", "network", "method", "seed")
@@ -57,7 +60,7 @@ class Study:
     name: str
     description: str
     tasks: tuple[Item, ...]
-    networks: tuple[str, ...]
+    networks: tuple[Item, ...]
     methods: tuple[Item, ...]
     seeds: tuple[int, ...]
     protocol: Protocol
@@ -65,6 +68,7 @@ class Study:
     exclude: tuple[Mapping[str, str], ...] = ()
     launcher: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     reference: Item | None = None
+    resources: tuple[Request, ...] = ()
 
 
 def find_study(name: str) -> Path:
@@ -132,12 +136,12 @@ def validate(marked: Marked) -> Study:
         if key not in KEYS:
             raise ConfigError(unknown("key", str(key), KEYS, marked.where((key,))))
     defaults = _defaults(marked)
-    methods = tuple(_items(marked, "methods", METHODS, defaults))
+    methods = tuple(_items(marked, "methods", METHODS.get, defaults))
     return Study(
         name=_name(marked),
         description=_text(marked, "description", ""),
-        tasks=tuple(_items(marked, "tasks", TASKS, {})),
-        networks=tuple(_networks(marked)),
+        tasks=tuple(_items(marked, "tasks", TASKS.get, {})),
+        networks=tuple(_items(marked, "networks", _network_family, {})),
         methods=methods,
         seeds=_seeds(marked),
         protocol=_validated(Protocol, _given(marked, "protocol", {}), marked, ("protocol",)),
@@ -145,6 +149,7 @@ def validate(marked: Marked) -> Study:
         exclude=tuple(_excludes(marked)),
         launcher=_launcher(marked),
         reference=_reference(marked, methods, defaults),
+        resources=tuple(_requests(marked)),
     )
 
 
@@ -152,7 +157,7 @@ def _reference(marked: Marked, methods: tuple[Item, ...], defaults: Mapping[str,
     """The method of that name and settings among `methods`."""
     if marked.value.get("reference") is None:
         return None
-    where, asked = marked.where(("reference",)), tuple(_items(marked, "reference", METHODS, defaults))
+    where, asked = marked.where(("reference",)), tuple(_items(marked, "reference", METHODS.get, defaults))
     same = [item for item in methods if (item.name, item.config) in [(each.name, each.config) for each in asked]]
     if len(asked) != 1 or len(same) != 1:
         rows = ", ".join(dict.fromkeys(item.name for item in methods))
@@ -170,13 +175,16 @@ def make_item(registry: Any, name: str, given: Mapping[str, Any], defaults: Mapp
     return Item(name, merged, _validated(registry.get(name).Config, merged, marked, ()))
 
 
-def _items(marked: Marked, key: str, registry: Any, defaults: Mapping[str, Mapping[str, Any]]) -> Iterator[Item]:
+def _items(
+    marked: Marked, key: str, plugin_of: Callable[[str], Any], defaults: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Item]:
     seen: set[str] = set()
     for place, name, settings in _entries(marked, key):
         try:
-            plugin = registry.get(name)
-        except UnknownNameError as error:
-            raise ConfigError(f"{marked.where(place)}: {error}   (bnnbench list {key})") from error
+            plugin = plugin_of(name)
+        except ConfigError as error:
+            listed = "methods" if key == "reference" else key
+            raise ConfigError(f"{marked.where(place)}: {error}   (bnnbench list {listed})") from error
         merged = {**defaults.get(name, {}), **settings}
         inner = (*place, name) if (*place, name) in marked.lines else place
         for given in expand_axes(plugin.Config, merged):
@@ -185,7 +193,7 @@ def _items(marked: Marked, key: str, registry: Any, defaults: Mapping[str, Mappi
             point = f"{name} {config.identity()}"
             if point in seen:
                 raise ConfigError(
-                    f"{marked.where(place)}: {registry.kind} '{name}' with the same settings is listed twice."
+                    f"{marked.where(place)}: {key.removesuffix('s')} '{name}' with the same settings is listed twice."
                 )
             seen.add(point)
             yield Item(name, shown, config)
@@ -218,19 +226,11 @@ def _entries(marked: Marked, key: str) -> Iterator[tuple[Place, str, dict[str, A
 _EXAMPLES = {"tasks": "digits", "networks": "resnet20", "methods": "map"}
 
 
-def _networks(marked: Marked) -> Iterator[str]:
-    seen: set[str] = set()
-    for place, name, settings in _entries(marked, "networks"):
-        if settings:
-            raise ConfigError(f"{marked.where(place)}: network '{name}' takes no settings; its name says all.")
-        try:
-            NETWORKS.family(name)[1].check(name)
-        except ConfigError as error:
-            raise ConfigError(f"{marked.where(place)}: {error}   (bnnbench list networks)") from error
-        if name in seen:
-            raise ConfigError(f"{marked.where(place)}: network '{name}' is listed twice.")
-        seen.add(name)
-        yield name
+def _network_family(name: str) -> NetworkFamily:
+    """What builds the network, whose name is a legal spelling."""
+    family = NETWORKS.family(name)[1]
+    family.check(name)
+    return family
 
 
 def _defaults(marked: Marked) -> dict[str, dict[str, Any]]:
@@ -285,6 +285,19 @@ def _excludes(marked: Marked) -> Iterator[dict[str, str]]:
                     f"got {brief(text)}. For several, write several patterns."
                 )
         yield {key: str(text) for key, text in pattern.items()}
+
+
+def _requests(marked: Marked) -> Iterator[Request]:
+    value = _given(marked, "resources", [])
+    entries = value if isinstance(value, list) else [value]
+    for index, entry in enumerate(entries):
+        place: Place = ("resources", index) if isinstance(value, list) else ("resources",)
+        if not isinstance(entry, dict):
+            raise ConfigError(
+                f"{marked.where(place)}: 'resources' is what runs ask for, {{gpus: 1, cpus: 8}}, or a list of such "
+                f"with patterns, {{method: hmc, minutes: 600}}; got {brief(entry)}."
+            )
+        yield _validated(Request, entry, marked, place)
 
 
 def _launcher(marked: Marked) -> dict[str, dict[str, Any]]:

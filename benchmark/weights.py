@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 from benchmark.errors import ConfigError, nearest
 
@@ -73,6 +75,25 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+_RANDOM = ("normal_", "uniform_", "trunc_normal_", "bernoulli_", "exponential_")
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Tensors without memory are not filled with random numbers: torch would first load its compiler (seconds)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and getattr(func, "__name__", "") in _RANDOM and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Networks that are built here have shapes and no memory (meta device)."""
+    with torch.device("meta"), _WithoutDraws():
+        yield
 
 
 def device_of(network: nn.Module) -> torch.device:

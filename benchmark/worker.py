@@ -53,9 +53,10 @@ def work(folder: str, seen: int | None = None) -> int:
         return BUSY_EXIT
     supervisor = _Supervisor(run, attempt)
     try:
-        with _logged_to(attempt / "log.txt"), supervisor:
+        with _logged_to(attempt / "log.txt"), supervisor, contextlib.ExitStack() as lent:
             try:
                 operation, spec = Operation.of(run), run.spec()
+                lent.enter_context(operation.in_environment())
                 for plugin in operation.plugins:
                     load_plugin_file(plugin)
                 write_json(attempt / "env.json", _record_of(spec, operation))

@@ -118,6 +118,13 @@ class Adam:
             _copy_into(own, state[name])
 
 
+def clip(gradients: list[Tensor], limit: float) -> None:
+    """Scale `gradients` in place to a global norm of at most `limit`, without waiting for the device."""
+    if gradients:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, (limit / norm.clamp(min=1e-30)).clamp(max=1.0))
+
+
 def _with_gradient(group: Group) -> tuple[list[Tensor], list[Tensor], list[int]]:
     """Weights that take part in this step, their gradients (taken off the weights) and their places in the group."""
     weights: list[Tensor] = []

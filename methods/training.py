@@ -33,6 +33,7 @@ def train(
     before_epoch: Callable[[int], None] = lambda epoch: None,
     after_epoch: Callable[[int, float], bool | None] = lambda epoch, loss: None,
     data_seed: int | None = None,
+    parts: int = 1,
 ) -> None:
     """Run `epochs` passes over the training split, from a checkpoint if there is one.
 
@@ -43,12 +44,14 @@ def train(
     before_epoch(epoch): called whenever an epoch is entered, in its middle, too, where a run goes on.
     after_epoch(epoch, mean_loss): validation, logging; True ends the training early. The loss of no step is NaN.
     data_seed: what order and augmentation are drawn from; the run's own unless given (independent members of one run).
+    parts: into how many equal parts `step` cuts a batch. Of several devices each is given its share of them, and `step`
+        and the hooks leave everything in `stateful` the same on all of them.
 
     The order and augmentation of an epoch depend on that seed and the epoch's number only, so a run resumed
     in the middle of an epoch sees the batches that an uninterrupted one would have seen.
     """
     steps = _steps(epochs, problem.train.steps(batch_size))
-    position = _restore(ctx, stateful)
+    position, share = _restore(ctx, stateful), ctx.team.share(parts)
     data_seed = ctx.seed_for("data") if data_seed is None else data_seed
     for epoch in range(position.epoch, len(steps)):
         if position.stopped:
@@ -56,7 +59,7 @@ def train(
         before, total = sum(steps[:epoch]), sum(steps)
         before_epoch(epoch)
         order = torch.Generator().manual_seed(seed_from(data_seed, epoch))
-        batches = problem.train.training_batches(batch_size, order, skip=position.done)
+        batches = problem.train.training_batches(batch_size, order, skip=position.done, share=share)
         remaining = itertools.islice(batches, max(steps[epoch] - position.done, 0))
         for index, (inputs, labels) in enumerate(remaining, start=position.done):
             position.losses.append(_detached(step(inputs, labels, before + index)))

@@ -7,12 +7,15 @@ scikit-learn ships. Every writer occurs in all three splits, so the test data ar
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from benchmark import Config, EnvironmentProblem, SplitName, Task, TaskInfo
+from tasks.corruptions import CORRUPTIONS, corrupt, corruptions_digest
 from tasks.photographs import WHITE, photograph_patches
+from tasks.strokes import STROKES_SHA256, stroke_figures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +52,26 @@ class DigitsConfig(Config):
             "Off by default: it gains convolutional networks nothing here, and the likelihood keeps its plain meaning"
         ),
     )
+    ood: tuple[Literal["photographs", "strokes"], ...] = Field(
+        ("photographs",),
+        description=(
+            "out-of-distribution sets. photographs: patches of two photographs. strokes: figures of random pen strokes "
+            "with the digits' ink, which brightness does not give away"
+        ),
+    )
+
+    @field_validator("ood")
+    @classmethod
+    def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """In one order, so that two spellings are one run."""
+        if len(set(names)) < len(names):
+            raise ValueError(f"a set is named twice in {', '.join(names)}; name each once")
+        return tuple(sorted(names))
+
+    def identity(self) -> dict[str, Any]:
+        """The default sets have the identity that they had before there was a choice."""
+        default = self.ood == DigitsConfig.model_fields["ood"].default
+        return self.model_dump(mode="json", exclude={"ood"} if default else None)
 
 
 class Digits(Task):
@@ -66,7 +89,8 @@ class Digits(Task):
 
     def fingerprint(self, config: DigitsConfig) -> str:
         """From the pinned digest, so that planning reads no data; `load` refuses data that differ from it."""
-        return hashlib.sha256(f"digits {DATA_SHA256} bilinear {config.image_size}".encode()).hexdigest()
+        strokes = f" strokes {STROKES_SHA256}" if "strokes" in config.ood else ""
+        return hashlib.sha256(f"digits {DATA_SHA256} bilinear {config.image_size}{strokes}".encode()).hexdigest()
 
     def load(self, config: DigitsConfig, split: SplitName) -> Split:
         """One split, standardised. Order within a split: class by class, then by `split_indices`.
@@ -79,24 +103,38 @@ class Digits(Task):
         from benchmark import Split
         from tasks.shift import Shift
 
-        images, labels = read_scans()
-        indices = split_indices(labels)
-        found = data_digest(images, labels, indices)
-        if found != DATA_SHA256:
-            raise EnvironmentProblem(
-                f"task 'digits': the installed scikit-learn ships other data: SHA-256 {found}, expected "
-                f"{DATA_SHA256}.\n  Install another scikit-learn release; results would not be comparable."
-            )
-        chosen = indices[split]
+        images, labels = _pinned_scans(split)
         augment = None
         if split == "train" and config.augment == "shift":
             augment = Shift(pixels=config.image_size // 8, fill=(0 - MEAN) / STD)
-        inputs = standardised(images[chosen], config.image_size)
-        return Split(inputs, torch.from_numpy(labels[chosen].astype("int64")), augment)
+        inputs = standardised(images, config.image_size)
+        return Split(inputs, torch.from_numpy(labels.astype("int64")), augment)
 
     def ood(self, config: DigitsConfig) -> dict[str, Tensor]:
-        """`photographs`: 400 patches of two photographs, treated as the scans are."""
-        return {"photographs": standardised(photograph_patches(), config.image_size)}
+        """400 images each, treated as the scans are. `photographs`: patches of two photographs; `strokes`: figures of
+        random pen strokes."""
+        made = {"photographs": photograph_patches, "strokes": stroke_figures}
+        return {name: standardised(made[name](), config.image_size) for name in config.ood}
+
+    def corruptions(self, config: DigitsConfig) -> Sequence[str]:
+        """The five of `tasks.corruptions`."""
+        return CORRUPTIONS
+
+    def corrupted(self, config: DigitsConfig, corruption: str, severity: int) -> Split:
+        """All 450 test images. The scan is corrupted, then enlarged and standardised as the clean one is: every image
+        size sees the same corruption."""
+        import torch
+
+        from benchmark import Split
+
+        images, labels = _pinned_scans("test")
+        scans = torch.from_numpy(images).float().unsqueeze(1) / WHITE  # (450, 1, 8, 8) in [0, 1]
+        inputs = _enlarged_and_standardised(corrupt(scans, corruption, severity) * WHITE, config.image_size)
+        return Split(inputs, torch.from_numpy(labels.astype("int64")))
+
+    def corruption_fingerprint(self, config: DigitsConfig) -> str:
+        """Of what `corrupted` does to the test images of `fingerprint`."""
+        return corruptions_digest()
 
     def input_range(self, config: DigitsConfig) -> tuple[Tensor, Tensor]:
         """Black is 0 and white 16; in a scan, ink is white."""
@@ -108,13 +146,35 @@ class Digits(Task):
 def standardised(images: NDArray[np.uint8], side: int) -> Tensor:
     """Images (n, 8, 8) with pixels 0..16 as the networks' inputs: float32 (n, 1, side, side)."""
     import torch
+
+    return _enlarged_and_standardised(torch.from_numpy(images).float().unsqueeze(1), side)
+
+
+def _enlarged_and_standardised(pixels: Tensor, side: int) -> Tensor:
+    """Pixels (n, 1, 8, 8), float32 in 0..16, as the networks' inputs (n, 1, side, side)."""
     from torch.nn.functional import interpolate
 
-    inputs = torch.from_numpy(images).float().unsqueeze(1)  # (n, 1, 8, 8), integers 0..16
     if side != 8:
-        # Exact in float32, hence equal on every machine: integers times multiples of 1/64.
-        inputs = interpolate(inputs, size=side, mode="bilinear", align_corners=False)
-    return (inputs - MEAN) / STD
+        # Of integers exact in float32, hence equal on every machine: they are multiplied by multiples of 1/64.
+        pixels = interpolate(pixels, size=side, mode="bilinear", align_corners=False)
+    return (pixels - MEAN) / STD
+
+
+def _pinned_scans(split: SplitName) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images (n, 8, 8) and labels (n,) of one split, in its order.
+
+    Raises:
+        EnvironmentProblem: the installed scikit-learn ships other images, labels or another order.
+    """
+    images, labels = read_scans()
+    indices = split_indices(labels)
+    found = data_digest(images, labels, indices)
+    if found != DATA_SHA256:
+        raise EnvironmentProblem(
+            f"task 'digits': the installed scikit-learn ships other data: SHA-256 {found}, expected "
+            f"{DATA_SHA256}.\n  Install another scikit-learn release; results would not be comparable."
+        )
+    return images[indices[split]], labels[indices[split]]
 
 
 def read_scans() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from tasks.sending import sent
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -22,7 +24,7 @@ class Shift:
 
     def __call__(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         n, channels, height, width = inputs.shape
-        offsets = torch.randint(0, 2 * self.pixels + 1, (2, n, 1), generator=generator).to(inputs.device)
+        offsets = sent(torch.randint(0, 2 * self.pixels + 1, (2, n, 1), generator=generator), inputs.device)
         rows = offsets[0] + torch.arange(height, device=inputs.device)  # (n, H)
         columns = offsets[1] + torch.arange(width, device=inputs.device)  # (n, W)
         image = torch.arange(n, device=inputs.device).view(n, 1, 1, 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import json_option, plugin_option, results_option, store_at, study_from, study_options
+from benchmark.cli.options import json_option, planned_from, plugin_option, results_option, store_at, study_options
 
 
 @click.command("leaderboard")
@@ -42,12 +42,10 @@ def command(
       bnnbench leaderboard quick --format markdown > table.md
     """
     from benchmark import leaderboard
-    from benchmark.plan import plan
     from benchmark.store import in_order_of_needs
 
     store = store_at(results)
-    named = any(value for value in flags.values())
-    planned = plan(study_from(**flags)) if named else None
+    planned = planned_from(flags, store) if any(flags.values()) else None
     specs = planned.rows if planned else in_order_of_needs(store.specs())
     statuses = store.statuses(planned.specs if planned else specs)
     name = planned.study.name if planned else "all"

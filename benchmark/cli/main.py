@@ -23,6 +23,8 @@ VERBS = {
     "retry": "run failed runs again",
     "leaderboard": "the tables of a study",
     "rescore": "compute metrics anew from stored predictions",
+    "data": "list, fetch and verify the data sets that tasks read",
+    "doctor": "what this machine has, what it lacks, and how to mend it",
 }
 
 

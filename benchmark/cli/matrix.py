@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmark.identity import RunSpec
 from benchmark.plan import Plan
 from benchmark.store import Status
 
@@ -31,10 +32,10 @@ def print_matrix(plan: Plan, statuses: Mapping[str, Status]) -> None:
     """Print rows of the study with counts of each status over seeds."""
     cells: dict[tuple[str, str, str], list[str]] = {}
     for run_id, spec in plan.rows.items():
-        key = (spec.task.name, spec.network.name, spec.label)
+        key = _row(spec)
         cells.setdefault(key, []).append(statuses[run_id].name)
     for spec in plan.excluded:
-        cells.setdefault((spec.task.name, spec.network.name, spec.label), []).append("excluded")
+        cells.setdefault(_row(spec), []).append("excluded")
     table = Table(box=box.SIMPLE_HEAD, title=f"study {plan.study.name}", title_justify="left", pad_edge=False)
     for column in ("task", "network", "method", f"{len(plan.study.seeds)} seeds"):
         table.add_column(column, no_wrap=column != "method")
@@ -42,6 +43,11 @@ def print_matrix(plan: Plan, statuses: Mapping[str, Status]) -> None:
         marks = [f"[{style_of(name)}]{number} {name}[/]" for name, number in Counter(names).items()]
         table.add_row(task, network, method, ", ".join(marks))
     console().print(table)
+
+
+def _row(spec: RunSpec) -> tuple[str, str, str]:
+    """Task, network with its settings, method with its settings."""
+    return spec.task.name, spec.network.label(), spec.label
 
 
 def print_runs(plan: Plan, statuses: Mapping[str, Status]) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from benchmark.datasets import DATA_ROOT, DEFAULT_ROOT, data_root, set_data_root
 from benchmark.errors import ConfigError
 
 if TYPE_CHECKING:
+    from benchmark.plan import Plan
     from benchmark.store import Store
     from benchmark.study import Study
 
@@ -30,6 +34,40 @@ def results_option(function: F) -> F:
         envvar="BNNBENCH_RESULTS",
         help="folder of runs and leaderboards (also BNNBENCH_RESULTS)",
     )(function)
+
+
+def data_root_option(function: F) -> F:
+    """--data-root DIR: for this command and all that it starts; the verb's function does not see it."""
+
+    def lend(ctx: click.Context, _param: click.Parameter, path: Path | None) -> None:
+        if path is None:
+            return
+        before = os.environ.get(DATA_ROOT)
+        set_data_root(os.path.abspath(path))  # without '..': it is shown, and typed again
+
+        def give_back() -> None:
+            os.environ.pop(DATA_ROOT, None)
+            if before is not None:
+                os.environ[DATA_ROOT] = before
+
+        ctx.call_on_close(give_back)
+
+    return click.option(
+        "--data-root",
+        type=click.Path(file_okay=False, path_type=Path),
+        callback=lend,
+        is_eager=True,
+        expose_value=False,
+        envvar=DATA_ROOT,
+        help=f"folder of all data sets (also {DATA_ROOT}; default: {DEFAULT_ROOT})",
+    )(function)
+
+
+def data_root_given() -> str:
+    """`--data-root DIR` as it must follow in the next command; empty unless it was typed in this one."""
+    ctx = click.get_current_context(silent=True)
+    typed_here = ctx is not None and ctx.get_parameter_source("data_root") is ParameterSource.COMMANDLINE
+    return f"--data-root {shlex.quote(str(data_root()))}" if typed_here else ""
 
 
 def json_option(function: F) -> F:
@@ -59,7 +97,7 @@ def plugin_option(function: F) -> F:
 
 
 def study_options(function: F) -> F:
-    """STUDY and the flags that equal its keys."""
+    """STUDY and the flags that equal its keys; and --data-root, as planning a study looks for its data."""
     for option in reversed(
         (
             click.argument("study", required=False),
@@ -75,7 +113,9 @@ def study_options(function: F) -> F:
             click.option("--draws", type=int, help="protocol: draws per prediction"),
             click.option("--budget", type=float, help="protocol: factor on training lengths"),
             click.option("--attack", "attacks", multiple=True, help="protocol: pgd, or '{kind: pgd, epsilon: 0.03}'"),
+            click.option("--shift", help="protocol: severities of corrupted test data, '[1, 3, 5]'"),
             click.option("--default", "defaults", multiple=True, help="as an entry of `defaults:`: 'map: {epochs: 5}'"),
+            data_root_option,
         )
     ):
         function = option(function)
@@ -91,6 +131,7 @@ def study_from(
     draws: int | None,
     budget: float | None,
     attacks: tuple[str, ...],
+    shift: str | None,
     defaults: tuple[str, ...],
 ) -> Study:
     """The study that argument and flags describe; flags replace the keys of the file."""
@@ -107,6 +148,8 @@ def study_from(
     }
     if attacks:
         protocol["attacks"] = [_yaml("--attack", entry) for entry in attacks]
+    if shift is not None:
+        protocol["shift"] = _yaml("--shift", shift)
     if protocol:
         overrides["protocol"] = protocol
     if defaults:
@@ -119,6 +162,17 @@ def study_from(
         names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
         raise ConfigError(f"name a study ({names}, or a .yaml file), or give --task, --network and --method.")
     return study_from_flags(overrides)
+
+
+def planned_from(flags: Mapping[str, Any], store: Store) -> Plan:
+    """The plan of the study that argument and flags describe, for verbs that only look at its runs: where its data are
+    not here, the plan it had when it was run; standard error says so."""
+    from benchmark.recorded_plan import plan_or_recorded
+
+    planned, remark = plan_or_recorded(study_from(**flags), store.root)
+    if remark is not None:
+        click.echo(f"bnnbench: {remark}", err=True)
+    return planned
 
 
 def _yaml(flag: str, text: str) -> Any:
@@ -144,6 +198,7 @@ FLAG_OF = {
     "draws": "--draws",
     "budget": "--budget",
     "attacks": "--attack",
+    "shift": "--shift",
     "defaults": "--default",
 }
 
@@ -161,7 +216,7 @@ def typed(flags: Mapping[str, Any], results: Path, plugins: tuple[Path, ...]) ->
         value = flags[key]
         values = value if isinstance(value, tuple) else () if value is None else (value,)
         words += [f"{flag} {shlex.quote(str(each))}" for each in values]
-    return " ".join([*words, elsewhere(results, plugins)]).strip()
+    return " ".join(filter(None, [*words, elsewhere(results, plugins), data_root_given()]))
 
 
 def store_at(results: Path) -> Store:

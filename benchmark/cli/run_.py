@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmark.cli.options import (
+    data_root_given,
     echo_json,
     elsewhere,
     json_option,
@@ -25,11 +26,22 @@ if TYPE_CHECKING:
     from benchmark.store import Store
 
 
+FLAGS_ONLY = {"plugins": "--plugin FILE", "data_root": "--data-root DIR or BNNBENCH_DATA"}
+"""Operational settings that hold for planning as well, and so cannot be a launcher's."""
+
+
 def launcher_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--launcher and the settings that are changed most often."""
     for option in (
         click.option("--micro-batch", type=int, help="examples per forward pass while training, at most"),
+        click.option(
+            "--loaders",
+            type=int,
+            envvar="BNNBENCH_LOADERS",
+            help="processes of one run that read data files (default: by cores)",
+        ),
         click.option("--device", help="auto, cpu, cuda or cuda:N"),
+        click.option("--devices", type=int, help="GPUs that train one run together (default 1)"),
         click.option("--threads", type=int, help="CPU threads of one run (default 1)"),
         click.option("--workers", type=int, help="runs at a time (default: one per GPU, else one per core)"),
         click.option("--launcher", help="local, inline, or 'local: {memory_limit_gib: 4}' as in a study"),
@@ -58,7 +70,9 @@ def command(
     launcher: str | None,
     workers: int | None,
     threads: int | None,
+    loaders: int | None,
     device: str | None,
+    devices: int | None,
     micro_batch: int | None,
     **flags: Any,
 ) -> int:
@@ -71,15 +85,19 @@ def command(
       bnnbench run --task digits --network resnet20 --method mean_field --seeds 3
       bnnbench run quick --rerun stale
     """
+    from benchmark.datasets import data_root
     from benchmark.plan import plan
+    from benchmark.recorded_plan import record
     from benchmark.store import to_run
 
     study = study_from(**flags)
-    settings = {"workers": workers, "threads": threads, "device": device, "micro_batch": micro_batch}
-    chosen = choose_launcher(launcher, study.launcher, settings, plugins)
+    settings = {"workers": workers, "threads": threads, "loaders": loaders, "device": device}
+    settings |= {"devices": devices, "micro_batch": micro_batch}
+    chosen = choose_launcher(launcher, study.launcher, settings, plugins, str(data_root()))
     planned = plan(study)
     store = store_at(results)
     store.prepare()
+    record(planned, store.root)
     statuses = store.statuses(planned.specs)
     again = [run_id for run_id, status in statuses.items() if _wanted_again(status.name, rerun)]
     wanted = {spec.id for spec in to_run(planned, statuses)} | with_released(planned.specs, statuses, again)
@@ -113,9 +131,16 @@ def with_released(specs: Mapping[str, RunSpec], statuses: Mapping[str, Any], aga
 
 
 def choose_launcher(
-    flag: str | None, from_study: Any, settings: dict[str, Any], plugins: Sequence[Path]
+    flag: str | None,
+    from_study: Any,
+    settings: dict[str, Any],
+    plugins: Sequence[Path],
+    data_root: str | None = None,
 ) -> tuple[Any, Any]:
-    """The launcher and its validated settings; flags win over the study file."""
+    """The launcher and its validated settings; flags win over the study file.
+
+    data_root: where the runs read their data; None for where each of them read it before.
+    """
     from pydantic import ValidationError
 
     from benchmark.errors import ConfigError, unknown
@@ -131,11 +156,15 @@ def choose_launcher(
         raise ConfigError(f"--launcher: expected a name or one 'name: {{setting: value}}', got {flag!r}.")
     launcher = LAUNCHERS.get(str(name))
     merged = {**(given or {}), **{key: value for key, value in settings.items() if value is not None}}
+    legal = [field for field in launcher.Config.model_fields if field not in FLAGS_ONLY]
     for key in merged:
-        if key not in launcher.Config.model_fields:
-            raise ConfigError(unknown("setting", key, launcher.Config.model_fields, f"launcher '{name}'"))
+        if key in FLAGS_ONLY:
+            raise ConfigError(f"launcher '{name}': '{key}' is no setting of a launcher; give {FLAGS_ONLY[key]}.")
+        if key not in legal:
+            raise ConfigError(unknown("setting", key, legal, f"launcher '{name}'"))
+    files = tuple(str(path) for path in plugins)
     try:
-        return launcher, launcher.Config(**merged, plugins=tuple(str(path) for path in plugins))
+        return launcher, launcher.Config(**merged, plugins=files, data_root=data_root)
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
@@ -188,7 +217,7 @@ def report(what: str, statuses: Mapping[str, Any], study: str, results: Path, pl
         click.echo(f"  {status.name:<8} {run_id}  {status.note}")
         if status.name != "skipped":
             see = f"bnnbench logs {run_id} {elsewhere(results, ())}".rstrip()
-            then = f"bnnbench retry {run_id} {elsewhere(results, plugins)}".rstrip()
+            then = " ".join(f"bnnbench retry {run_id} {elsewhere(results, plugins)} {data_root_given()}".split())
             click.echo(f"           See: {see}      then: {then}")
     if counts.get("stale"):
         click.echo(f"  {counts['stale']} results are of other code or another base; --rerun stale makes them anew")

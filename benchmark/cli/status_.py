@@ -10,10 +10,10 @@ import click
 from benchmark.cli.options import (
     echo_json,
     json_option,
+    planned_from,
     plugin_option,
     results_option,
     store_at,
-    study_from,
     study_options,
 )
 
@@ -35,13 +35,13 @@ def command(results: Path, as_json: bool, show_all: bool, plugins: tuple[Path, .
     """
     from benchmark.cli.matrix import console, print_status
     from benchmark.cli.watch import progress_of
-    from benchmark.plan import plan
     from benchmark.runfolder import FAILURES
     from benchmark.store import count, in_order_of_needs
 
     store = store_at(results)
-    named = any(value for value in flags.values())
-    specs = plan(study_from(**flags)).specs if named else in_order_of_needs(store.specs())
+    planned = planned_from(flags, store) if any(flags.values()) else None
+    named = planned is not None
+    specs = planned.specs if planned else in_order_of_needs(store.specs())
     statuses = store.statuses(specs)
     damaged = [] if named else [run_id for run_id in store.ids() if run_id not in specs]
     progress = {run_id: progress_of(store, run_id) for run_id, status in statuses.items() if status.name == "running"}

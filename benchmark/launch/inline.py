@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmark.identity import RunSpec
-from benchmark.launch.launcher import Launcher, Watcher
+from benchmark.launch.launcher import Launcher, Watcher, devices_of
 from benchmark.launch.signals import stop_signals
 from benchmark.operation import BUSY_EXIT, Operation
 from benchmark.runfolder import State
@@ -47,7 +47,7 @@ def _execute(spec: RunSpec, store: Store, config: Operation, watcher: Watcher, s
     seen = len(run.attempts())
     while True:
         try:
-            config.hand_over(run)
+            config.model_copy(update={"devices": devices_of(spec, config)}).hand_over(run)
             code = work(str(run.path), seen)
         except Exception as error:  # this run's folder cannot be used; the other runs can
             watcher.note(f"{spec.id} could not be started: {error}")

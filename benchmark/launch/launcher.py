@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
+from benchmark.errors import BenchError
 from benchmark.identity import RunSpec
 from benchmark.operation import Operation
-from benchmark.registry import Registry
+from benchmark.registry import METHODS, Registry
 from benchmark.runfolder import State
 from benchmark.store import Store
 
@@ -45,6 +47,13 @@ class Launcher(ABC):
         A run that fails never keeps the others from running. KeyboardInterrupt: workers are asked to save, and the
         exception is passed on once they have ended.
         """
+
+
+def devices_of(spec: RunSpec, operation: Operation) -> int:
+    """The devices that the run trains on: those that were asked for, where its method can use several, else one."""
+    with contextlib.suppress(BenchError):  # a plugin that cannot be loaded fails in its own runs
+        return operation.devices if METHODS.get(spec.method.name).parallel else 1
+    return 1
 
 
 LAUNCHERS: Registry[Launcher] = Registry("launcher", "bnnbench.launchers", "benchmark.launch.launcher:Launcher")

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from benchmark.errors import BenchError, EnvironmentProblem
 from benchmark.identity import RunSpec
-from benchmark.launch.launcher import Launcher, Watcher
+from benchmark.launch.launcher import Launcher, Watcher, devices_of
 from benchmark.launch.signals import stop_signals
 from benchmark.operation import BUSY_EXIT, Operation
 from benchmark.registry import METHODS, NETWORKS, TASKS
@@ -35,12 +35,15 @@ from benchmark.store import Store
 TICK_SECONDS = 0.2
 ELSEWHERE_SECONDS = 1.0
 PRELOAD = "benchmark.launch.warm"
+MOST_LOADERS = 16  # as in benchmark.inputs, which would import torch
 
 
 class LocalConfig(Operation):
     """Settings of the local queue, beside the operational ones."""
 
-    workers: int | None = Field(None, ge=1, description="runs at a time; default: one per GPU, else one per core")
+    workers: int | None = Field(
+        None, ge=1, description="runs at a time; default: one per `devices` GPUs, else per core"
+    )
     retries: int = Field(1, ge=0, description="how often a run that the machine killed is started again at once")
 
 
@@ -82,7 +85,12 @@ class _Queue:
         if self.config.device.startswith("cuda") and not gpu_count():
             raise EnvironmentProblem(f"device '{self.config.device}' was asked for, and this machine shows no GPU.")
         self._gpus = gpu_count() if self.config.device == "auto" else 0
-        self._workers = self.config.workers or self._gpus or max(1, cores() // self.config.threads)
+        if self._gpus and self.config.devices > self._gpus:
+            raise EnvironmentProblem(
+                f"devices: {self.config.devices} was asked for, and this machine shows {self._gpus} GPUs."
+            )
+        each = self.config.devices
+        self._workers = self.config.workers or self._gpus // each or max(1, cores() // (self.config.threads * each))
         self._specs = {spec.id: spec for spec in self.waiting}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([PRELOAD, *heavy_modules(self.waiting)])
@@ -175,9 +183,9 @@ class _Queue:
     def _start(self, spec: RunSpec) -> None:
         run = self.store.folder(spec.id)
         slot = min(set(range(self._workers)) - set(self._slots.values()))
-        device = f"cuda:{slot % self._gpus}" if self._gpus else self.config.device
+        settings = self._operation() | {"device": self._device(slot), "devices": devices_of(spec, self.config)}
         try:
-            Operation(**{**self._operation(), "device": device}).hand_over(run)
+            Operation(**settings).hand_over(run)
         except (OSError, BenchError) as error:  # this run's folder cannot be used; the other runs can
             self.watcher.note(f"{spec.id} could not be started: {error}")
             self.watcher.ended(spec.id, self.store.state(spec.id))
@@ -189,8 +197,18 @@ class _Queue:
         self.active[spec.id] = process
         self.watcher.started(spec.id)
 
+    def _device(self, slot: int) -> str:
+        """Of several devices the first; runs that train on several have consecutive ones."""
+        if not self._gpus:
+            return self.config.device
+        places = self._gpus // self.config.devices
+        return f"cuda:{slot % places * self.config.devices}"
+
     def _operation(self) -> dict[str, Any]:
-        return {name: getattr(self.config, name) for name in Operation.model_fields}
+        settings = {name: getattr(self.config, name) for name in Operation.model_fields}
+        if settings["loaders"] is None:
+            settings["loaders"] = fair_loaders(cores(), self._workers, self.config.threads)
+        return settings
 
     def _reap(self, run_id: str) -> None:
         process = self.active.pop(run_id)
@@ -254,6 +272,11 @@ def heavy_modules(specs: Sequence[RunSpec]) -> list[str]:
             plugins["network", spec.network.name] = NETWORKS.family(spec.network.name)[1]
             plugins["method", spec.method.name] = METHODS.get(spec.method.name)
     return list(dict.fromkeys(module for plugin in plugins.values() for module in plugin.preload))
+
+
+def fair_loaders(cores: int, workers: int, threads: int) -> int:
+    """Processes of one run that read data, so that all runs together fit the cores; 0 where each has one core."""
+    return min(max(0, cores // workers - threads), MOST_LOADERS)
 
 
 def cores() -> int:

@@ -28,6 +28,10 @@ KNOWN_LAW = ("excess_nll", "true_ece15")
 """Added for a task whose exact p(y | x) is known."""
 COMPARED = tuple(metric.name for metric in COMPARISON_METRICS)
 """Added where runs are compared with a reference predictive."""
+SHIFTED = ("shift_accuracy.mean", "shift_nll.mean", "shift_ece15.mean")
+"""Added where the protocol asks for corrupted test data."""
+DETECTED = ("ood_auroc[msp]", "ood_fpr95[msp]")
+"""Added for every out-of-distribution set of the task."""
 FLOORS = {"ece15": "ece15_floor", "ece15m": "ece15m_floor"}
 """The value that a perfectly calibrated predictor would get, printed beside a calibration error."""
 BY_NAME = "method"
@@ -46,6 +50,11 @@ _HEADERS = {
     "ratio_mf32": "mf32/size",
     "excess_nll": "excess NLL",
     "true_ece15": "true ECE15",
+    "shift_accuracy.mean": "acc shifted",
+    "shift_nll.mean": "NLL shifted",
+    "shift_ece15.mean": "ECE15 shifted",
+    "ood_auroc[msp]": "AUROC",
+    "ood_fpr95[msp]": "FPR95",
     "agreement": "agree",
     "tv": "TV",
     "train_seconds": "train",
@@ -73,7 +82,9 @@ class Column:
 
 def column(name: str) -> Column:
     """The column of a metric, which may carry a suffix (`ood_auroc[msp].svhn`)."""
-    return Column(name, _HEADERS.get(name, name), unit(name), metric_of(name).direction)
+    metric, _, suffix = name.partition(".")
+    header = f"{_HEADERS[metric]} {suffix}" if suffix and metric in _HEADERS else name
+    return Column(name, _HEADERS.get(name, header), unit(name), metric_of(name).direction)
 
 
 def choose(
@@ -90,13 +101,19 @@ def choose(
     """
     runs = list(records)
     compared = any(record.compared_with is not None for record in runs)
-    main = (*MAIN, *(KNOWN_LAW if _law_is_known(runs) else ()), *(COMPARED if compared else ()))
+    present = metrics_in(runs)
+    main = (
+        *MAIN,
+        *(KNOWN_LAW if _law_is_known(runs) else ()),
+        *(COMPARED if compared else ()),
+        *(name for name in SHIFTED if name in present),
+        *_detected(present),
+    )
     if columns is None:
         return tuple(column(name) for name in main)
     own = [name for name in columns if not name.startswith("+")]
     added = [name[1:] for name in columns if name.startswith("+")]
     wanted = [*(own or main), *added]
-    present = metrics_in(runs)
     names = dict.fromkeys(name for text in wanted for name in _expanded(text, present, elsewhere))
     if not columns:
         raise ConfigError("no columns were asked for; leave the option out for the main table.")
@@ -136,6 +153,12 @@ def _expanded(name: str, present: Sequence[str], elsewhere: Collection[str]) -> 
 def _of_sets(metric: str, present: Iterable[str]) -> list[str]:
     """The results of a metric that has one per set: of `ood_auroc[msp]`, `ood_auroc[msp].svhn` and the like."""
     return [name for name in present if name.startswith(f"{metric}.")]
+
+
+def _detected(present: Collection[str]) -> list[str]:
+    """The columns of detection, for sets that are not attacked examples."""
+    named = [name for metric in DETECTED for name in _of_sets(metric, sorted(present))]
+    return [name for name in named if f"attacked_accuracy.{name.partition('.')[2]}" not in present]
 
 
 def _is_of_a_set(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,7 @@ from benchmark.identity import Part
 from benchmark.leaderboard.cell import Cell, cell
 from benchmark.leaderboard.columns import BY_NAME, FLOORS, Column, check_sort, choose, column, metrics_in
 from benchmark.leaderboard.comparable import withheld_columns
-from benchmark.leaderboard.names import row_names, short_settings, table_titles
+from benchmark.leaderboard.names import row_names, table_titles
 from benchmark.leaderboard.pause import without_garbage_collection
 from benchmark.leaderboard.ranking import marks, natural, order
 from benchmark.leaderboard.records import Record, part_text
@@ -206,14 +206,10 @@ def _table(title: str, records: list[Record], columns: tuple[Column, ...], sort:
 
 
 def _network_labels(parts: Mapping[str, Part]) -> dict[str, str]:
-    """Names of networks, with version and settings where a name stands for two."""
-    names = [part.name for part in parts.values()]
-    return {
-        key: part.name
-        if names.count(part.name) == 1
-        else f"{part.name} v{part.version} {short_settings(part.config)}".strip()
-        for key, part in parts.items()
-    }
+    """Names of networks with their settings; in full where these alone would say the same of two."""
+    plain = {key: part.label() for key, part in parts.items()}
+    several = {label for label, number in Counter(plain.values()).items() if number > 1}
+    return {key: parts[key].label(precise=label in several) for key, label in plain.items()}
 
 
 def _block(

@@ -18,6 +18,7 @@ from benchmark.metrics import (
     nll,
     noise_floor,
     ood,
+    shift,
     temperature,
 )
 from benchmark.metrics.record import Metric
@@ -35,6 +36,7 @@ PREDICTION_METRICS: tuple[Metric, ...] = (
     mutual_information.METRIC,
     *ood.METRICS,
     accuracy.ATTACKED,
+    *shift.METRICS,
     *known_law.METRICS,
 )
 """Functions of one posterior's stored predictions, in the order of reports."""
@@ -48,8 +50,8 @@ METRICS: dict[str, Metric] = {
 }
 
 
-PER_SET = ("ood", "attacked")
-"""Needs of metrics that have one result per set, named with the set as suffix: `ood_auroc[msp].svhn`."""
+PER_SET = ("ood", "attacked", "shifted")
+"""Needs of metrics that have one result per set, named with the set as suffix: `ood_auroc[msp].svhn`, `shift_nll.3`."""
 
 
 def metric_of(result_name: str) -> Metric:

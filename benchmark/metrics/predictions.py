@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -134,7 +134,8 @@ class Predictions:
 
     draws: S, the number of forward passes; 1 for a deterministic posterior. ood: sets by name that are to be told from
     the test set: inputs that are not of the task, without labels; and attacked test examples, the first ones of the
-    test set in order and with their labels. true_log_probs: (n, K) exact log p(y | x) of the test inputs, for tasks
+    test set in order and with their labels. shifted: severity -> corruption -> predictions of corrupted test examples,
+    with their labels. true_log_probs: (n, K) exact log p(y | x) of the test inputs, for tasks
     whose law is known. Stored log-probabilities are float32: what is to be scored and saved goes through
     `Predictions.from_arrays(p.arrays())` first, so that `rescore` gives the same digits.
 
@@ -146,6 +147,7 @@ class Predictions:
     test: SplitPredictions
     val: SplitPredictions | None = None
     ood: Mapping[str, SplitPredictions] = field(default_factory=dict)
+    shifted: Mapping[int, Mapping[str, SplitPredictions]] = field(default_factory=dict)
     true_log_probs: Floats | None = None
     draws: int = 1
     deterministic: bool = False
@@ -154,7 +156,7 @@ class Predictions:
         for name, split in (("test", self.test), ("val", self.val)):
             if split is not None and split.labels is None:
                 raise PredictionError(f"'{name}.labels' is missing.")
-        for name, split in (("val", self.val), *((f"ood.{name}", split) for name, split in self.ood.items())):
+        for name, split in (("val", self.val), *self._sets()):
             if split is not None and split.n_classes != self.test.n_classes:
                 raise PredictionError(
                     f"'{name}.log_probs' has {split.n_classes} classes, 'test.log_probs' has {self.test.n_classes}."
@@ -189,9 +191,16 @@ class Predictions:
         """Size -> that many test examples, once for all attacks: derived arrays are shared."""
         return {n: self.test.first(n) for n in {len(split) for split in self.attacked.values()}}
 
+    def _sets(self) -> Iterator[tuple[str, SplitPredictions]]:
+        """The predictions beside test and validation data, by the prefix of their arrays."""
+        yield from ((f"ood.{name}", split) for name, split in self.ood.items())
+        for severity, sets in self.shifted.items():
+            yield from ((f"shift.{corruption}.{severity}", split) for corruption, split in sets.items())
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of `predictions.npz`: `<split>.log_probs`, `.labels`, `.expected_entropy`, `.score` for the splits
-        `test`, `val` and `ood.<name>`; `test.true_log_probs`; `meta.draws` and `meta.deterministic` (0-d)."""
+        `test`, `val` and `ood.<name>`; `shift.<corruption>.<severity>.log_probs`, with `shift.labels` for all of them;
+        `test.true_log_probs`; `meta.draws` and `meta.deterministic` (0-d)."""
         stored: dict[str, NDArray[Any]] = {}
         splits = {"test": self.test, "val": self.val, **{f"ood.{name}": split for name, split in self.ood.items()}}
         for name, split in splits.items():
@@ -204,6 +213,10 @@ class Predictions:
                 stored[f"{name}.expected_entropy"] = split.expected_entropy.astype(np.float32)
             if split.score is not None:
                 stored[f"{name}.score"] = split.score.astype(np.float32)
+        for severity, sets in self.shifted.items():
+            for corruption, split in sets.items():
+                stored[f"shift.{corruption}.{severity}.log_probs"] = split.log_probs.astype(np.float32)
+                stored["shift.labels"] = split._known_labels
         if self.true_log_probs is not None:
             stored["test.true_log_probs"] = self.true_log_probs.astype(np.float32)
         stored["meta.draws"] = np.array(self.draws, dtype=np.int64)
@@ -225,6 +238,7 @@ class Predictions:
             test=_split(arrays, "test"),
             val=_split(arrays, "val") if "val.log_probs" in arrays else None,
             ood={name: _split(arrays, f"ood.{name}") for name in sorted(sets)},
+            shifted=_shifted(arrays),
             true_log_probs=None if true is None else np.asarray(true),
             draws=int(np.asarray(arrays["meta.draws"])),
             deterministic=bool(np.asarray(arrays["meta.deterministic"])),
@@ -252,6 +266,18 @@ class Predictions:
             raise type(error)(f"{path}: {error}") from error
         except (KeyError, TypeError) as error:
             raise CorruptFile(f"{path} lacks a readable array {error}.") from error
+
+
+def _shifted(arrays: Mapping[str, ArrayLike]) -> dict[int, dict[str, SplitPredictions]]:
+    """Severity -> corruption -> predictions, both in order."""
+    prefix, suffix = "shift.", ".log_probs"
+    names = [key[len(prefix) : -len(suffix)] for key in arrays if key.startswith(prefix) and key.endswith(suffix)]
+    found: dict[int, dict[str, SplitPredictions]] = {}
+    for name in sorted(names):
+        corruption, _, severity = name.rpartition(".")
+        log_probs, labels = np.asarray(arrays[f"{prefix}{name}{suffix}"]), np.asarray(arrays["shift.labels"])
+        found.setdefault(int(severity), {})[corruption] = SplitPredictions(log_probs, labels, name=f"{prefix}{name}")
+    return dict(sorted(found.items()))
 
 
 def finite_or_zero(log_probs: Floats) -> Floats:

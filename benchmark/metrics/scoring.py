@@ -8,6 +8,7 @@ from typing import Any
 from benchmark.metrics.catalogue import COMPARISON_METRICS, METRICS, PREDICTION_METRICS
 from benchmark.metrics.predictions import Predictions, SplitPredictions
 from benchmark.metrics.record import Metric, Value
+from benchmark.metrics.shift import groups
 
 __all__ = ["METRICS", "Predictions", "SplitPredictions", "compare", "score"]
 
@@ -18,9 +19,9 @@ def score(predictions: Predictions) -> Results:
     """Every metric that depends on predictions alone: name -> JSON of its `Value`, in the catalogue's order.
 
     A metric of OOD detection has one entry per OOD or attacked set, `ood_auroc[msp].svhn`, one of attacked examples one
-    per attack; without any set there is one entry `ood_auroc[msp]` in state `na`. What has no meaning (no validation
-    split, one draw, unknown law) is `na` by rule, before anything is computed. A metric that raises becomes `failed`
-    with its reason; the others are not affected.
+    per attack, one of corrupted examples one per severity and one for their mean; without any set there is one entry
+    `ood_auroc[msp]` in state `na`. What has no meaning (no validation split, one draw, unknown law) is `na` by rule,
+    before anything is computed. A metric that raises becomes `failed` with its reason; the others are not affected.
 
     >>> import numpy as np
     >>> rows, labels = np.log([[0.8, 0.2], [0.4, 0.6]]), np.array([0, 0])
@@ -39,6 +40,9 @@ def score(predictions: Predictions) -> Results:
         elif "attacked" in metric.needs:
             for name, attacked in predictions.attacked.items():
                 results[f"{metric.name}.{name}"] = _run(metric, attacked)
+        elif "shifted" in metric.needs:
+            for name, sets in groups(predictions.shifted).items():
+                results[f"{metric.name}.{name}"] = _run(metric, sets)
         else:
             second = {"val": predictions.val, "true_log_probs": predictions.true_log_probs}
             inputs = [second[need] for need in metric.needs if need in second]
@@ -56,6 +60,7 @@ def not_applicable(metric: Metric, predictions: Predictions) -> str | None:
     rules: Mapping[str, tuple[bool, str]] = {
         "ood": (not predictions.ood, "the task has no OOD set, and the protocol no attack"),
         "attacked": (not predictions.attacked, "the protocol has no attack"),
+        "shifted": (not predictions.shifted, "the protocol has no shift"),
         "score": (predictions.test.score is None, "the posterior has no score of its own"),
         "val": (predictions.val is None, "the task has no validation split"),
         "true_log_probs": (predictions.true_log_probs is None, "the law of the task is not known"),

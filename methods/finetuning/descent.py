@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from methods.optimisers import Adam, Group, Optimiser, Sgd
+from methods.optimisers import Adam, Group, Optimiser, Sgd, clip
 
 Rate = Callable[[int], float]
 """Step t = 0 .. T-1 -> learning rate."""
@@ -84,10 +84,3 @@ def gradient_of(leaf: Tensor) -> Tensor:
     if leaf.grad is None:
         leaf.grad = torch.zeros_like(leaf)
     return leaf.grad
-
-
-def clip(gradients: list[Tensor], limit: float) -> None:
-    """Scale `gradients` in place to a global norm of at most `limit`, without waiting for the device."""
-    if gradients:
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-        torch._foreach_mul_(gradients, (limit / norm.clamp(min=1e-30)).clamp(max=1.0))

@@ -14,9 +14,9 @@ from methods.finetuning.descent import Rate
 from methods.finetuning.keep import BestEpoch
 from methods.finetuning.modes import Normalisation, only_norms_training, resolve_bn
 from methods.finetuning.points import Points
-from methods.finetuning.precision import Precision, resolve
 from methods.finetuning.statistics import Sampler, average_statistics
 from methods.finetuning.step import Learner, Step, launchers_micro_batch
+from methods.precision import Precision, resolve
 from methods.training import Stateful, cosine, train
 
 

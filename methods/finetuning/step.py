@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmark import Diverged, RunContext, forward
 from methods.finetuning.points import Points
-from methods.finetuning.precision import Precision
+from methods.precision import Precision
 
 log = logging.getLogger("bnnbench")
 

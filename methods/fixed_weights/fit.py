@@ -10,7 +10,6 @@ from torch import Tensor
 from benchmark import Fact, Problem, RunContext, Weights, weights_of
 from methods.finetuning.loop import require_finite_points
 from methods.finetuning.modes import only_norms_training, resolve_bn
-from methods.finetuning.precision import Precision
 from methods.finetuning.probe import keep_used
 from methods.finetuning.search import scan_batch
 from methods.finetuning.select import Selection
@@ -33,6 +32,7 @@ from methods.fixed_weights.report import (
 )
 from methods.fixed_weights.state import FixingState
 from methods.map.evaluation import Evaluation, evaluate_draws
+from methods.precision import Precision
 from methods.training import train
 
 Fix = Callable[[Tensor], RoundRecord]

@@ -8,13 +8,10 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from benchmark import MethodConfig
 from methods.hmc.config import SamplingConfig
-from methods.hmc_rebasin.encoding import Encoding
+from methods.hmc_rebasin.choices import Encoding, Rule, Scope
 from methods.hmc_rebasin.presets import PRESETS
-from methods.hmc_rebasin.pruning import Rule, Scope
 from methods.map_quantised.config import RunOf
-from methods.symmetry.align import Reference
-from methods.symmetry.heads import WithinHead
-from methods.symmetry.match import Method as MatchingMethod
+from methods.symmetry.choices import MatchBy, Reference, WithinHead
 
 Experiment = Literal["transpositions", "barriers", "performance", "pruning", "planted"]
 
@@ -50,7 +47,7 @@ class SummaryConfig(MethodConfig):
 class AlignedConfig(SummaryConfig):
     """Of a summary of aligned samples."""
 
-    matching: MatchingMethod = Field(
+    matching: MatchBy = Field(
         "weight", description="what is compared: all weights, activations, or cosines of first-layer rows"
     )
     normalise: Literal["none", "corr"] = Field("none", description="matching activation: products, or correlations")

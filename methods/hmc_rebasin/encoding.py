@@ -12,10 +12,9 @@ from torch import Tensor
 
 from benchmark import BitReader, BitWriter, ConfigError, CorruptBitstream
 from methods.finetuning.flat import Flat
+from methods.hmc_rebasin.choices import Encoding
 from methods.hmc_rebasin.grid import Grid, quantise
 from methods.hmc_rebasin.grid_bytes import read_grid, write_grid
-
-Encoding = Literal["grid", "fp16", "fp32"]
 
 _SMALLEST_HALF = 2.0**-24
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from benchmark import BitReader, BitWriter, CorruptBitstream, Fact, Posterior, Weights, on_device_of
 from methods.compressed import parameters_beside
 from methods.finetuning.flat import Flat
-from methods.hmc_rebasin.encoding import Encoding, Stored, named, read_stored, write_stored
+from methods.hmc_rebasin.choices import Encoding
+from methods.hmc_rebasin.encoding import Stored, named, read_stored, write_stored
 from methods.hmc_rebasin.low_rank import residual
 from methods.hmc_rebasin.repair import Repair
 

@@ -6,17 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from benchmark import ConfigError
+from methods.hmc_rebasin.choices import Rule, Scope
 from methods.hmc_rebasin.summary import Summary
 from methods.symmetry.frames import require_one_frame
 
-Rule = Literal["snr", "sigma", "abs_mu"]
-Scope = Literal["all", "weights"]
 Percent = int | float | str | Fraction
 
 CURVE = (100, 90, 80, 70, 60, 50, 40, 30, 20, 10, 5, 1)

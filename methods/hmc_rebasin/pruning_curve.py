@@ -15,11 +15,12 @@ from torch import Tensor
 from benchmark import Fact, Split
 from methods.drawing import COLOURS, drawn, labelled
 from methods.finetuning.statistics import reset_statistics
+from methods.hmc_rebasin.choices import Rule
 from methods.hmc_rebasin.inputs import Material
 from methods.hmc_rebasin.limits import RESET_OF_MANY, reset_split
 from methods.hmc_rebasin.pairs import spread
 from methods.hmc_rebasin.predictions import data_name, data_title
-from methods.hmc_rebasin.pruning import CURVE, Pruning, Rule, prune
+from methods.hmc_rebasin.pruning import CURVE, Pruning, prune
 from methods.hmc_rebasin.tables import csv_text
 from methods.map.evaluation import Evaluation, predictive, scores
 from methods.symmetry.matched import apply

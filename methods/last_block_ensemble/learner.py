@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from methods.finetuning.descent import PointDescent, clip
+from methods.finetuning.descent import PointDescent
 from methods.finetuning.points import Points, copy_named, floating
 from methods.finetuning.step import Learner
 from methods.last_block_ensemble.block import Place, run_members
 from methods.last_block_ensemble.features import distance, hinge
 from methods.last_block_ensemble.members import Layout
+from methods.optimisers import clip
 
 
 class Copies:

@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 
 
 class Map(Method):
-    """Cross-entropy plus L2 from a fresh initialisation; the epoch of lowest validation NLL is kept."""
+    """Cross-entropy plus L2 from the weights that the network starts with; the epoch of lowest validation NLL is kept.
+
+    `epochs: 0` trains nothing: a pretrained network as it is becomes the base of the other methods.
+    """
 
     name = "map"
     Config = MapConfig
+    parallel = True
 
     def fit(self, problem: Problem, ctx: RunContext, config: MapConfig) -> TrainedPoint:
         """A point mass on the trained weights.
 
         Raises:
             Diverged: the loss or a weight became non-finite.
-            ConfigError: `patience` is set but the task has no validation split.
+            ConfigError: `patience` is set but the task has no validation split; `precision: bf16` on a GPU without it;
+                several devices that cannot share the parts of a batch evenly.
         """
         from methods.map.member import fit_member
 

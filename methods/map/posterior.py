@@ -17,5 +17,5 @@ class TrainedPoint(PointMass):
         self._facts = dict(facts or {})
 
     def facts(self) -> dict[str, Fact]:
-        """best_epoch, epochs_run, val_nll, val_accuracy, optimiser, lr, l2, decoupled_weight_decay."""
+        """Those of `methods.map.fit.PointFit`."""
         return dict(self._facts)

@@ -93,7 +93,7 @@ def rate(t: int, total: int, peak: float, config: TrainingConfig) -> float:
     if t < warmup:
         return peak * (t + 1) / warmup
     if config.schedule == "cosine":
-        return cosine(t - warmup, total - warmup, peak)
+        return cosine(t - warmup, total - warmup, peak, peak * config.min_lr)
     if config.schedule == "steps":
         passed = sum(t / total >= milestone for milestone in config.milestones)
         return peak * config.step_factor**passed

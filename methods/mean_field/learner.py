@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.finetuning.descent import Descent, PointDescent, Rate, clip
+from methods.finetuning.descent import Descent, PointDescent, Rate
 from methods.finetuning.step import Learner
 from methods.mean_field.estimators.estimator import Estimator
 from methods.mean_field.prior import Prior, log_sd_limits
 from methods.mean_field.state import MeanFieldState
+from methods.optimisers import clip
 
 
 class MeanFieldLearner(Learner):

@@ -12,7 +12,6 @@ from torch import Tensor
 from benchmark import Fact, Problem, RunContext, Split, require_finite
 from methods.finetuning.flat import Flat
 from methods.finetuning.points import floating
-from methods.finetuning.precision import Precision
 from methods.finetuning.search import scan_batch
 from methods.finetuning.select import Selection
 from methods.mean_field.estimators.shared import perturb
@@ -30,6 +29,7 @@ from methods.mean_field.search import Around, deviates_of, label_log_probs, resc
 from methods.mean_field.sigma import Initial
 from methods.mean_field.starting import StartingSigma
 from methods.mean_field.state import MeanFieldState
+from methods.precision import Precision
 
 log = logging.getLogger("bnnbench")
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.finetuning.descent import PointDescent, Rate, clip
+from methods.finetuning.descent import PointDescent, Rate
 from methods.finetuning.points import Points
 from methods.finetuning.step import Learner
-from methods.optimisers import Optimiser
+from methods.optimisers import Optimiser, clip
 from methods.parameter_sharing_ensemble.assignment import Assignment
 from methods.parameter_sharing_ensemble.factors import Factors
 from methods.parameter_sharing_ensemble.prior import add_prior_gradients

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.finetuning.descent import PointDescent, clip, gradient_of
+from methods.finetuning.descent import PointDescent, gradient_of
 from methods.finetuning.flat import chunks
 from methods.finetuning.step import Learner
 from methods.fixed_weights.state import FixingState
-from methods.optimisers import Group, Sgd
+from methods.optimisers import Group, Sgd, clip
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 from methods.probabilistic_weight_fixing.sampling import push, sample_into, sigma_gradient
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, get_args
 
 from torch import Tensor
 
 from benchmark import ConfigError, unknown
+from methods.symmetry.choices import Reference
 from methods.symmetry.frames import frame_of
 from methods.symmetry.groups import PermutationGroups
 from methods.symmetry.match import Matching
@@ -22,8 +23,7 @@ from methods.symmetry.network_samples import NetworkSamples
 from methods.symmetry.one_group import OneGroupSamples, is_one_group
 from methods.symmetry.stack import Samples, applied, mean_of, sample_of, stacked
 
-Reference = Literal["iter_mean", "first", "unaligned_mean"]
-REFERENCES = ("iter_mean", "first", "unaligned_mean")
+REFERENCES = get_args(Reference)
 SWEEPS = 10
 TOLERANCE = 1e-6
 OTHERS_UP_TO = 50

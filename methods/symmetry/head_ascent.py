@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from methods.symmetry.blocks import Block
+from methods.symmetry.choices import WithinHead
 from methods.symmetry.groups import Attention
-from methods.symmetry.heads import HeadMatch, HeadRotations, Heads, WithinHead, match_heads, rotated_proj, rotated_qkv
+from methods.symmetry.heads import HeadMatch, HeadRotations, Heads, match_heads, rotated_proj, rotated_qkv
 from methods.symmetry.similarity import Similarities
 
 

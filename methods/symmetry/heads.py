@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from methods.symmetry.choices import WithinHead
 from methods.symmetry.groups import Attention, PermutationGroups, Permutations
 from methods.symmetry.one_thread import one_thread
-
-WithinHead = Literal["procrustes", "perm", "none"]
-"""What may happen inside a head: rotations, permutations of its dimensions, or nothing."""
 
 
 @dataclass(frozen=True)

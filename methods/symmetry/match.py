@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from torch import Tensor
 
 from benchmark import ConfigError, unknown
 from methods.symmetry.activation_matching import Activations, match_activations
+from methods.symmetry.choices import MatchBy, WithinHead
 from methods.symmetry.cosine_matching import match_cosine
 from methods.symmetry.groups import PermutationGroups, Permutations
-from methods.symmetry.heads import WithinHead
 from methods.symmetry.matched import Match
 from methods.symmetry.weight_matching import Pair, match_weights
 
-Method = Literal["weight", "activation", "cosine_fc1"]
-METHODS = ("weight", "activation", "cosine_fc1")
+METHODS = get_args(MatchBy)
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Matching:
         ConfigError: an unknown method; method activation without activations.
     """
 
-    method: Method = "weight"
+    method: MatchBy = "weight"
     restarts: int = 5
     seed: int = 0
     scales: Mapping[str, float] | None = None

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from benchmark import ConfigError, seed_from
 from methods.symmetry.blocks import Block, blocks_of
+from methods.symmetry.choices import WithinHead
 from methods.symmetry.groups import PermutationGroups, Permutations, composed
 from methods.symmetry.head_ascent import AttentionAscent, attention_ascents
-from methods.symmetry.heads import HeadRotations, WithinHead
+from methods.symmetry.heads import HeadRotations
 from methods.symmetry.matched import Match
 from methods.symmetry.one_thread import one_thread
 from methods.symmetry.precise import exact_products

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.finetuning.descent import PointDescent, clip, gradient_of
+from methods.finetuning.descent import PointDescent, gradient_of
 from methods.finetuning.step import Learner
 from methods.fixed_weights.state import FixingState
-from methods.optimisers import Adam, Group
+from methods.optimisers import Adam, Group, clip
 from methods.weight_fixing.attraction import attraction
 from methods.weight_fixing.config import WfnConfig
 

@@ -1,17 +1,28 @@
-"""Residual networks for small images: ResNet-20 as in He et al. (2016), ResNet-18/34/50 with a 3x3 stem.
+"""Residual networks: ResNet-20 as in He et al. (2016), ResNet-18/34/50/101 for small images and for ImageNet's.
 
 He, Zhang, Ren, Sun: Deep residual learning for image recognition, CVPR 2016 (section 4.2 for ResNet-20, table 1 for
 the others). Strides halve with rounding up, so every image size from 1x1 works. Modules are named as in torchvision
-(`conv1`, `bn1`, `layer1.0.conv1`, `downsample.0`, `fc`), which code that reads weights by name relies on.
+(`conv1`, `bn1`, `layer1.0.conv1`, `downsample.0`, `fc`), which code that reads weights by name relies on; above 64
+pixels a network computes what torchvision's of that name computes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn.functional import pad, relu
+from torch.nn.functional import max_pool2d, pad, relu
+
+from tasks.networks.catalogue import LARGEST_SMALL_IMAGE
+
+Stem = Literal["cifar", "imagenet"]
+"""What comes before the blocks: a 3x3 convolution; or a 7x7 convolution and a 3x3 max-pooling, each of stride 2."""
+
+
+def stem_for(height: int, width: int) -> Stem:
+    """The stem that suits the image size."""
+    return "cifar" if max(height, width) <= LARGEST_SMALL_IMAGE else "imagenet"
 
 
 def conv3x3(width_in: int, width_out: int, stride: int = 1) -> nn.Conv2d:
@@ -96,7 +107,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 3x3 stem, stages `layer1`, `layer2`, ... of residual blocks, global average pooling and a linear classifier.
+    """A stem, stages `layer1`, `layer2`, ... of residual blocks, global average pooling and a linear classifier.
 
     Stage k has `blocks[k]` blocks of base width `width * 2**k`; every stage but the first halves the image.
     """
@@ -109,9 +120,14 @@ class ResNet(nn.Module):
         shortcut: Shortcut,
         channels: int,
         n_classes: int,
+        stem: Stem = "cifar",
     ) -> None:
         super().__init__()
-        self.conv1 = conv3x3(channels, width)
+        self.stem = stem
+        if stem == "cifar":
+            self.conv1 = conv3x3(channels, width)
+        else:
+            self.conv1 = nn.Conv2d(channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.n_stages = len(blocks)
         width_in = width
@@ -132,6 +148,8 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = relu(self.bn1(self.conv1(x)))
+        if self.stem == "imagenet":
+            x = max_pool2d(x, 3, stride=2, padding=1)
         for stage in range(1, self.n_stages + 1):
             x = self.get_submodule(f"layer{stage}")(x)
         logits: Tensor = self.fc(x.mean(dim=(2, 3)))  # (n, K)
@@ -143,24 +161,37 @@ def resnet20(channels: int, n_classes: int) -> ResNet:
     return ResNet(BasicBlock, (3, 3, 3), 16, PaddedShortcut, channels, n_classes)
 
 
-def resnet18(channels: int, n_classes: int) -> ResNet:
-    """The ImageNet body with a 3x3 stem of stride 1 and no max-pooling: 11,173,962 parameters on CIFAR-10."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), 64, ProjectionShortcut, channels, n_classes)
+def resnet18(channels: int, n_classes: int, stem: Stem = "cifar") -> ResNet:
+    """Four stages of 64-512 channels, option B shortcuts: 11,173,962 parameters on CIFAR-10, 11,689,512 on ImageNet."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), 64, ProjectionShortcut, channels, n_classes, stem)
 
 
-def resnet34(channels: int, n_classes: int) -> ResNet:
-    """As `resnet18` with 3-4-6-3 blocks: 21,282,122 parameters on CIFAR-10."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), 64, ProjectionShortcut, channels, n_classes)
+def resnet34(channels: int, n_classes: int, stem: Stem = "cifar") -> ResNet:
+    """As `resnet18` with 3-4-6-3 blocks: 21,282,122 parameters on CIFAR-10, 21,797,672 on ImageNet."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), 64, ProjectionShortcut, channels, n_classes, stem)
 
 
-def resnet50(channels: int, n_classes: int) -> ResNet:
-    """As `resnet34` with bottleneck blocks: 23,520,842 parameters on CIFAR-10."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), 64, ProjectionShortcut, channels, n_classes)
+def resnet50(channels: int, n_classes: int, stem: Stem = "cifar") -> ResNet:
+    """As `resnet34` with bottleneck blocks: 23,520,842 parameters on CIFAR-10, 25,557,032 on ImageNet."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), 64, ProjectionShortcut, channels, n_classes, stem)
 
 
-BUILDERS: dict[str, Callable[[int, int], ResNet]] = {
+def resnet101(channels: int, n_classes: int, stem: Stem = "cifar") -> ResNet:
+    """As `resnet50` with 3-4-23-3 blocks: 42,512,970 parameters on CIFAR-10, 44,549,160 on ImageNet."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), 64, ProjectionShortcut, channels, n_classes, stem)
+
+
+BUILDERS: dict[str, Callable[..., ResNet]] = {
     "resnet18": resnet18,
     "resnet20": resnet20,
     "resnet34": resnet34,
     "resnet50": resnet50,
+    "resnet101": resnet101,
 }
+
+
+def build(name: str, input_shape: tuple[int, int, int], n_classes: int) -> ResNet:
+    """The network `name` of `BUILDERS` for inputs (n, C, H, W), with the stem that suits them; ResNet-20 has one."""
+    channels, height, width = input_shape
+    builder = BUILDERS[name]
+    return builder(channels, n_classes) if name == "resnet20" else builder(channels, n_classes, stem_for(height, width))

@@ -238,7 +238,7 @@ def test_a_rate_in_scientific_notation_is_a_number_everywhere():
 
 def test_names_that_begin_with_digits_or_hold_dashes_are_names():
     found = study("tasks: digits\nnetworks: [wrn-16-4, mlp-8-8]\nmethods: map")
-    assert found.networks == ("wrn-16-4", "mlp-8-8")
+    assert [network.name for network in found.networks] == ["wrn-16-4", "mlp-8-8"]
     with pytest.raises(ConfigError, match="method '9dgbnn' is unknown"):
         study("tasks: digits\nnetworks: mlp-8\nmethods: [9dgbnn]")
 

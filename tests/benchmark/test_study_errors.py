@@ -33,7 +33,8 @@ def test_an_unknown_top_key_is_named_with_line_nearest_match_and_legal_keys(tmp_
     message = refused(tmp_path, "tasks: digits\nnetworks: mlp-8\nmethods: map\nseed: 3\n")
     assert message == (
         "study.yaml:4: key 'seed' is unknown. Did you mean 'seeds'?\n"
-        "  legal: defaults, description, exclude, launcher, methods, name, networks, protocol, reference, seeds, tasks"
+        "  legal: defaults, description, exclude, launcher, methods, name, networks, protocol, reference, resources, "
+        "seeds, tasks"
     )
 
 
@@ -65,12 +66,12 @@ def test_an_illegal_network_of_a_known_family_has_line_and_legal_forms(tmp_path)
 
 def test_settings_of_a_network_are_refused(tmp_path):
     message = refused(tmp_path, "tasks: digits\nnetworks:\n  - mlp-8: {width: 3}\nmethods: map\n")
-    assert message == "study.yaml:3: network 'mlp-8' takes no settings; its name says all."
+    assert message.startswith("study.yaml:3: setting 'width' is unknown.")
 
 
 def test_an_unknown_setting_has_its_own_line(tmp_path):
     message = refused_methods(tmp_path, "- map:\n    lr: 0.1\n    epoch: 3\n")
-    assert message.startswith("study.yaml:6: setting 'epoch' is unknown. Did you mean 'epochs'?\n  legal: batch_size")
+    assert message.startswith("study.yaml:6: setting 'epoch' is unknown. Did you mean 'epochs'?\n  legal: accumulate")
 
 
 def test_an_unknown_nested_setting_is_matched_against_the_alternative_that_its_kind_names(tmp_path):
@@ -130,7 +131,10 @@ def test_an_illegal_choice_has_the_legal_values_and_the_nearest(tmp_path):
 
 def test_an_unknown_preset_has_its_line_the_nearest_and_the_legal_ones(tmp_path):
     message = refused_methods(tmp_path, "- map:\n    lr: 0.1\n    preset: wnr\n")
-    assert message == ("study.yaml:6: preset = 'wnr': not a preset. Did you mean 'wrn'?\n  legal: recommended, wrn")
+    assert message == (
+        "study.yaml:6: preset = 'wnr': not a preset. Did you mean 'wrn'?\n"
+        "  legal: deit, mlp_mnist, recommended, resnet_cifar, resnet_imagenet, wrn"
+    )
 
 
 def test_settings_that_contradict_each_other_are_reported_at_their_entry(tmp_path):
@@ -139,7 +143,7 @@ def test_settings_that_contradict_each_other_are_reported_at_their_entry(tmp_pat
 
 
 def test_every_mistake_of_an_entry_is_reported_at_once(tmp_path):
-    message = refused_methods(tmp_path, "- map:\n    epochs: 0\n    warmup: 2\n    lerning: 1\n")
+    message = refused_methods(tmp_path, "- map:\n    epochs: -1\n    warmup: 2\n    lerning: 1\n")
     assert [line.partition(": ")[0] for line in message.splitlines() if line.startswith("study")] == [
         "study.yaml:7",
         "study.yaml:5",
@@ -148,8 +152,8 @@ def test_every_mistake_of_an_entry_is_reported_at_once(tmp_path):
 
 
 def test_one_bad_value_of_an_axis_is_named(tmp_path):
-    message = refused_methods(tmp_path, "- map:\n    epochs: [1, 2, 0]\n")
-    assert message == "study.yaml:5: epochs = 0: input should be greater than or equal to 1"
+    message = refused_methods(tmp_path, "- map:\n    epochs: [1, 2, -1]\n")
+    assert message == "study.yaml:5: epochs = -1: input should be greater than or equal to 0"
 
 
 def test_an_empty_axis_is_refused(tmp_path):
@@ -168,7 +172,9 @@ def test_a_budget_must_be_a_positive_finite_number(tmp_path, budget):
 
 def test_an_unknown_protocol_key_is_refused(tmp_path):
     message = refused(tmp_path, "tasks: digits\nnetworks: mlp-8\nmethods: map\nprotocol:\n  draw: 3\n")
-    assert message == "study.yaml:5: setting 'draw' is unknown. Did you mean 'draws'?\n  legal: attacks, budget, draws"
+    assert message == (
+        "study.yaml:5: setting 'draw' is unknown. Did you mean 'draws'?\n  legal: attacks, budget, draws, shift"
+    )
 
 
 @pytest.mark.parametrize("value", ["3", "[]", "''", "false"])
@@ -258,7 +264,7 @@ def test_the_same_settings_twice_are_refused_however_they_are_spelled(tmp_path, 
 
 def test_a_network_listed_twice_is_refused(tmp_path):
     message = refused(tmp_path, "tasks: digits\nnetworks:\n  - mlp-8\n  - mlp-8\nmethods: map\n")
-    assert message == "study.yaml:4: network 'mlp-8' is listed twice."
+    assert message == "study.yaml:4: network 'mlp-8' with the same settings is listed twice."
 
 
 @pytest.mark.parametrize("seeds", ["0", "-1", "true", "[]", "[0, -1]", "[0, true]", "1.5", "many", "[1.5]", "{a: 1}"])

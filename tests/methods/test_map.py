@@ -140,6 +140,15 @@ def test_cosine_rises_linearly_and_falls_to_nearly_zero():
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+def test_a_cosine_with_a_floor_ends_there():
+    config = Config(warmup=0.1, min_lr=0.05)
+    rates = [rate(t, 1000, 2.0, config) for t in range(1000)]
+    assert rates[100] == 2.0
+    assert rates[550] == pytest.approx((2.0 + 0.1) / 2)
+    assert rates[999] == pytest.approx(0.1, rel=1e-4)
+    assert min(rates[100:]) >= 0.1
+
+
 def test_the_preset_wrn_drops_at_epochs_60_120_and_160_of_200():
     config = Config(preset="wrn")
     steps = 7
@@ -336,7 +345,7 @@ def test_patience_without_validation_data_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "greater than or equal to 1"),
+        ({"epochs": -1}, "greater than or equal to 0"),
         ({"lr": 0}, "greater than 0"),
         ({"lr": float("inf")}, "finite"),
         ({"weight_decay": -1e-4}, "greater than or equal to 0"),
@@ -347,6 +356,14 @@ def test_patience_without_validation_data_is_refused(tmp_path):
         ({"patience": 2, "select": "last"}, "'patience'.*'select: last'"),
         ({"milestones": [0.6, 0.3]}, "'milestones' must ascend"),
         ({"milestones": [0.5, 1.0]}, "less than 1"),
+        ({"min_lr": 1.5}, "less than or equal to 1"),
+        ({"accumulate": 0}, "greater than or equal to 1"),
+        ({"accumulate": 8, "batch_size": 4}, "'accumulate: 8' asks for more parts than 'batch_size: 4' has"),
+        ({"mixup": -0.1}, "greater than or equal to 0"),
+        ({"cutmix": float("inf")}, "less than or equal to 100|finite"),
+        ({"ema": 1.0}, "less than 1"),
+        ({"clip_norm": 0}, "greater than 0"),
+        ({"precision": "auto"}, "'fp32', 'bf16' or 'fp16'"),
         ({"preset": "wnr"}, r"Did you mean 'wrn'\?"),
         ({"learning_rate": 0.1}, "Extra inputs"),
     ],

@@ -307,7 +307,7 @@ def test_bytes_hold_weights_rate_and_layers_exactly(tmp_path):
         ({"rate": 1}, "less than 1"),
         ({"where": "tail"}, "'all', 'all_but_first', 'last_half' or 'head'"),
         ({"member": 1}, "Extra inputs"),
-        ({"preset": "nothing"}, "legal: recommended, wrn"),
+        ({"preset": "nothing"}, "legal: deit, mlp_mnist, recommended, resnet_cifar, resnet_imagenet, wrn"),
     ],
 )
 def test_settings_out_of_bounds_are_refused(settings, message):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.optimisers import Adam, Group, Optimiser, Sgd
+from methods.optimisers import Adam, Group, Optimiser, Sgd, clip
 
 
 def network() -> nn.Sequential:
@@ -64,3 +64,17 @@ def test_a_step_that_found_an_infinity_changes_neither_weights_nor_state(name):
     own.step(0.1, torch.ones(()))
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
     assert repr(own.state_dict()) == state
+
+
+@pytest.mark.parametrize("limit", [0.01, 100.0])
+def test_clipping_scales_gradients_to_the_limit_and_leaves_shorter_ones_alone(limit):
+    mine, theirs = network(), network()
+    for net in (mine, theirs):
+        nn.functional.cross_entropy(net(torch.ones(3, 4)), torch.arange(3)).backward()
+    found, expected = ([w.grad for w in net.parameters() if w.grad is not None] for net in (mine, theirs))
+    length = torch.nn.utils.clip_grad_norm_(list(theirs.parameters()), limit)
+    clip(found, limit)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4)  # torch adds 1e-6 to the norm
+    after = torch.linalg.vector_norm(torch.stack([a.norm() for a in found]))
+    assert float(after) == pytest.approx(min(limit, float(length)), rel=1e-4)

@@ -123,7 +123,17 @@ def test_shift_depends_on_the_generator_alone():
     assert not torch.equal(first, shift(inputs, torch.Generator().manual_seed(6)))
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 12}, {"augment": "flip"}, {"size": 8}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image_size": 12},
+        {"augment": "flip"},
+        {"size": 8},
+        {"ood": ("letters",)},
+        {"ood": "strokes"},
+        {"ood": ("strokes", "strokes")},
+    ],
+)
 def test_unknown_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         DigitsConfig(**wrong)

@@ -35,6 +35,7 @@ POINT_NAMES = [
     "entropy",
     "mi",
 ]
+SHIFT_NAMES = ["shift_accuracy", "shift_nll", "shift_ece15"]
 LAW_NAMES = ["excess_nll", "true_ece15"]
 SETS = ("svhn", "noise", "pgd-linf-0.0627x20")
 
@@ -50,6 +51,7 @@ def complete(draws=5):
             "noise": split([(1 / 3,) * 3], None, np.array([0.2]), [9.0]),
             "pgd-linf-0.0627x20": split(F8_PROBS[3:], F8_LABELS[:5], entropy[3:], score[3:]),
         },
+        shifted={2: {"blur": f8()}, 4: {"blur": f8(), "noise": split(F8_PROBS[3:], F8_LABELS[:5])}},
         true_log_probs=log(0.5 * F8_PROBS + 0.5 / 3),
         draws=draws,
     )
@@ -58,7 +60,8 @@ def complete(draws=5):
 def test_everything_is_scored_in_the_order_of_the_catalogue():
     results = score(complete())
     ood = [f"{name}.{ood}" for name in OOD_NAMES for ood in SETS]
-    assert list(results) == [*POINT_NAMES, *ood, "attacked_accuracy.pgd-linf-0.0627x20", *LAW_NAMES]
+    shift = [f"{name}.{severity}" for name in SHIFT_NAMES for severity in ("2", "4", "mean")]
+    assert list(results) == [*POINT_NAMES, *ood, "attacked_accuracy.pgd-linf-0.0627x20", *shift, *LAW_NAMES]
     states = {name: result["state"] for name, result in results.items()}
     assert states.pop("excess_nll") == "inf"  # F8 has zeros that the true law does not
     assert set(states.values()) == {"ok"}
@@ -82,9 +85,10 @@ def test_what_has_no_meaning_is_not_applicable_by_rule():
         "mi": "the posterior is deterministic",
         **dict.fromkeys(OOD_NAMES, "the task has no OOD set, and the protocol no attack"),
         "attacked_accuracy": "the protocol has no attack",
+        **dict.fromkeys(SHIFT_NAMES, "the protocol has no shift"),
         **dict.fromkeys(LAW_NAMES, "the law of the task is not known"),
     }
-    assert sum(result["state"] == "ok" for result in results.values()) == len(results) - 19
+    assert sum(result["state"] == "ok" for result in results.values()) == len(results) - 22
 
 
 def test_one_draw_has_no_mutual_information_even_as_an_ood_score():
@@ -154,8 +158,26 @@ def test_a_metric_that_raises_fails_and_loses_no_other(monkeypatch, error, reaso
 def test_scores_are_pinned_to_the_metrics_themselves():
     results, test = score(complete()), complete().test
     for metric in PREDICTION_METRICS:
-        if not {"val", "ood", "attacked", "true_log_probs"} & set(metric.needs):
+        if not {"val", "ood", "attacked", "shifted", "true_log_probs"} & set(metric.needs):
             assert results[metric.name] == metric.compute(test).to_json(metric)
+
+
+def test_shift_is_the_plain_mean_over_corruptions_and_then_over_severities_sets_alike():
+    predictions, results = complete(), score(complete())
+    sets = {f"{name}.{level}": each for level, group in predictions.shifted.items() for name, each in group.items()}
+    single = {name: -float(each.label_log_prob.mean()) for name, each in sets.items()}
+    assert results["shift_nll.2"]["value"] == pytest.approx(single["blur.2"], abs=1e-12)
+    assert results["shift_nll.4"]["value"] == pytest.approx((single["blur.4"] + single["noise.4"]) / 2, abs=1e-12)
+    assert results["shift_nll.mean"]["value"] == pytest.approx(sum(single.values()) / 3, abs=1e-12)
+    assert results["shift_nll.mean"]["extra"]["sets"] == pytest.approx(single)
+    assert results["shift_nll.4"]["n"] == 13
+
+
+def test_an_infinite_nll_under_one_corruption_is_infinite_and_named():
+    certain = split([(1.0, 0, 0), (0, 1.0, 0)], [0, 0])
+    found = score(Predictions(f8(), shifted={1: {"blur": f8(), "noise": certain}}))["shift_nll.1"]
+    assert (found["state"], found["extra"]["infinite"]) == ("inf", ["noise"])
+    assert set(found["extra"]["sets"]) == {"blur"}
 
 
 def test_comparison_with_a_reference_predictive():

@@ -11,9 +11,9 @@ from paired_timing import interleaved, threads
 from sgd_step import sgd_step
 
 from methods.finetuning.modes import only_norms_training
-from methods.finetuning.precision import Precision
 from methods.finetuning.step import Step
 from methods.mean_field.prior import Prior
+from methods.precision import Precision
 from tasks.networks.catalogue import CifarResNet
 
 pytestmark = pytest.mark.benchmarks

@@ -13,13 +13,13 @@ from small_problems import split
 from torch import Tensor, nn
 
 from methods.finetuning.modes import only_norms_training
-from methods.finetuning.precision import Precision
 from methods.finetuning.select import Selection, select
 from methods.finetuning.step import Step
 from methods.ivon.curvature import decay_for, log_sd_of, starting_curvatures, starting_log_sd
 from methods.ivon.learner import IvonLearner
 from methods.mean_field.prior import Prior
 from methods.mean_field.sigma import Initial
+from methods.precision import Precision
 from methods.training import cosine
 
 CASES = json.loads((Path(__file__).parent / "oracles.json").read_text())["cases"]

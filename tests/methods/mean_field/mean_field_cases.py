@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from benchmark import Context, Problem
 from methods.finetuning.descent import Descent, PointDescent, optimiser_for
 from methods.finetuning.modes import only_norms_training
-from methods.finetuning.precision import Precision
 from methods.finetuning.select import Selection, select
 from methods.finetuning.step import Step
 from methods.mean_field.estimators.choose import Name, choose_estimator
@@ -22,6 +21,7 @@ from methods.mean_field.learner import MeanFieldLearner
 from methods.mean_field.prior import Prior
 from methods.mean_field.state import MeanFieldState
 from methods.optimisers import Adam, Group
+from methods.precision import Precision
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "oracles.json").read_text())["cases"]
 

@@ -14,7 +14,6 @@ from benchmark.metrics.ece import calibration_error
 from methods.finetuning.descent import Descent, PointDescent
 from methods.finetuning.flat import Flat
 from methods.finetuning.loop import Schedule
-from methods.finetuning.precision import Precision
 from methods.finetuning.select import select
 from methods.finetuning.step import Step
 from methods.map_temperature.scale import fit_scale
@@ -28,6 +27,7 @@ from methods.mean_field.prior import Prior
 from methods.mean_field.rates import log_sd_rates, travel_bound
 from methods.mean_field.state import MeanFieldState
 from methods.optimisers import Group, Sgd
+from methods.precision import Precision
 
 
 @pytest.mark.parametrize("identifier", ["paper_v2_steps", "demo_double_decay_steps"])

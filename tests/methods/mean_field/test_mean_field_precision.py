@@ -11,11 +11,11 @@ from torch import nn
 from benchmark.errors import Interrupted
 from methods.finetuning import loop
 from methods.finetuning.modes import only_norms_training
-from methods.finetuning.precision import Precision, resolve
 from methods.map_finetuned import MapFinetuned
 from methods.mean_field import MeanField
 from methods.mean_field.adapter import BayesianNetwork
 from methods.mean_field.config import Constant
+from methods.precision import Precision, resolve
 
 CPU = torch.device("cpu")
 

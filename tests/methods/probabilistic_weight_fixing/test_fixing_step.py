@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmark import forward
-from methods.finetuning.precision import Precision
 from methods.finetuning.select import layer_biases
 from methods.finetuning.step import Step
 from methods.fixed_weights.scope import scope_of
 from methods.fixed_weights.state import FixingState
+from methods.precision import Precision
 from methods.probabilistic_weight_fixing.config import WeightFixingConfig
 from methods.probabilistic_weight_fixing.learner import FixingLearner
 from methods.probabilistic_weight_fixing.sampling import push, sample_into, sigma_gradient

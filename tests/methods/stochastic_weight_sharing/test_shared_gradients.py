@@ -15,9 +15,9 @@ from torch.nn.functional import cross_entropy
 from benchmark import forward
 from methods.finetuning.descent import Descent, PointDescent, optimiser_for
 from methods.finetuning.modes import only_norms_training
-from methods.finetuning.precision import Precision
 from methods.finetuning.step import Step
 from methods.optimisers import Adam, Group
+from methods.precision import Precision
 from methods.stochastic_weight_sharing.gaussians import SharedGaussians
 from methods.stochastic_weight_sharing.learner import SharingLearner
 from methods.stochastic_weight_sharing.prior import SharingPrior

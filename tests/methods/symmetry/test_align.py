@@ -19,7 +19,8 @@ from match_cases import (
 from torch import Tensor
 
 from benchmark import ConfigError, evaluating, forward
-from methods.symmetry.align import Aligned, Reference, align
+from methods.symmetry.align import Aligned, align
+from methods.symmetry.choices import Reference
 from methods.symmetry.errors import FrameError
 from methods.symmetry.frames import frame_of, require_one_frame
 from methods.symmetry.groups import PermutationGroups

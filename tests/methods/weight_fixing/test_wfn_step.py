@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmark import forward
-from methods.finetuning.precision import Precision
 from methods.finetuning.step import Step
 from methods.fixed_weights.state import FixingState
+from methods.precision import Precision
 from methods.weight_fixing import attraction as module
 from methods.weight_fixing.attraction import attraction
 from methods.weight_fixing.config import WfnConfig

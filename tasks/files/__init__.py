@@ -1,0 +1,1 @@
+"""Data sets on disk in the formats in which they are published: one module per format, read with nothing trusted."""
