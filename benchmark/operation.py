@@ -51,7 +51,7 @@ class Operation(Config):
         write_json(run.file("operation.json"), settings, durable=False)
 
     def root_for(self, run: RunFolder) -> Path:
-        """Where the run's next attempt reads data: as told, else where its last one did, else where this process does."""
+        """Where the run's next attempt reads data: as told, else as its last one, else as this process."""
         return Path(self.data_root or _handed_over_before(run) or data_root()).absolute()
 
     @contextmanager
