@@ -173,6 +173,12 @@ def test_no_pickle_is_ever_loaded(bench: Bench) -> None:
     assert not list(bench.root.rglob("exploded"))
 
 
+RESTRICTED = "tasks/files/cifar_pickle.py: class _Unpickler(pickle.Unpickler):"
+"""CIFAR is published as pickles. Its reader makes no object that a file names: see its own tests with hostile files."""
+ADVICE = "tasks/networks/checkpoints.py: \"torch.save(torch.load(PATH, weights_only=False)['state_dict'], NEW)\""
+"""What a user is told to do, on his own responsibility, with a checkpoint that is refused."""
+
+
 def test_the_sources_load_no_pickle() -> None:
     root = Path(__file__).parents[3]
     forbidden = re.compile(
@@ -186,4 +192,4 @@ def test_the_sources_load_no_pickle() -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if forbidden.search(line)
     ]
-    assert found == []
+    assert sorted(found) == sorted([RESTRICTED, ADVICE])

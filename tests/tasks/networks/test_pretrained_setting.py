@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 import torch
@@ -306,6 +307,7 @@ def test_without_a_way_to_the_network_fetching_says_where_the_files_belong(root,
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it would keep these proxies for all that comes after
     wanted = PublishedWeights(Source("torchvision", "squeezenet1_1", "IMAGENET1K_V1"))
     with pytest.raises(MissingData, match=r"could not fetch(.|\n)*no way to the network") as refused:
         wanted.prepare(root, silent)
