@@ -9,6 +9,8 @@ from pathlib import Path
 from benchmark.doctor.finding import Finding, output_of
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol")
+UNCONFIGURED = ("resolve_ctls_from_dns_srv", "establish a configuration source")
+"""What the commands say where there is neither a slurm.conf nor a cluster that hands one out."""
 
 
 def slurm(_results: Path) -> Iterator[Finding]:
@@ -27,6 +29,10 @@ def slurm(_results: Path) -> Iterator[Finding]:
         version = output_of("sbatch", "--version")
         answer = output_of("scontrol", "ping")
     except RuntimeError as error:
+        if any(sign in str(error) for sign in UNCONFIGURED):
+            text = "its commands are installed, and this machine belongs to no cluster (no slurm.conf)"
+            yield Finding("slurm", "optional", text, "on a cluster, set SLURM_CONF or run this on a login node")
+            return
         yield Finding("slurm", "missing", str(error), "ask the cluster's administrator; look at `scontrol ping`")
         return
     up = [line for line in answer.splitlines() if line.rstrip().endswith("UP")]

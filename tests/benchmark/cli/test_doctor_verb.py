@@ -148,6 +148,15 @@ def test_slurm_is_well_when_its_controller_answers(
         assert word in found.text
 
 
+def test_an_unconfigured_slurm_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = "echo 'sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host' >&2; exit 1"
+    rest = {name: "true" for name in cluster.COMMANDS if name not in ("sbatch", "scontrol")}
+    commands(tmp_path / "bin", monkeypatch, sbatch=failing, scontrol=failing, **rest)
+    (found,) = cluster.slurm(tmp_path)
+    assert found.state == "optional"
+    assert "belongs to no cluster" in found.text
+
+
 def test_half_a_slurm_names_the_other_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands(tmp_path / "bin", monkeypatch, sbatch="exit 0", squeue="exit 0")
     (found,) = cluster.slurm(tmp_path)
