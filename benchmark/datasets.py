@@ -13,13 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmark.errors import CorruptFile, EnvironmentProblem
 from benchmark.files import read_json, write_json
-
-if TYPE_CHECKING:
-    from benchmark.contracts import Task
 
 DATA_ROOT = "BNNBENCH_DATA"
 DEFAULT_ROOT = Path("data")
@@ -159,13 +156,6 @@ def fingerprint_of(sets: Iterable[DataSet], *settings: str) -> str:
     root = data_root()
     parts = [f"{each.name} {each.fingerprint(root)}" for each in sorted(sets, key=lambda each: each.name)]
     return hashlib.sha256("\n".join([*parts, *settings]).encode()).hexdigest()
-
-
-def fingerprint_under(task: Task, config: Any, shift: Sequence[int]) -> str:
-    """The fingerprint of everything that a run of this task reads: its data, and corrupted data where the protocol
-    asks for any."""
-    own = task.fingerprint(config)
-    return fingerprint_of((), own, task.corruption_fingerprint(config)) if shift else own
 
 
 def digest_of(path: Path) -> str:

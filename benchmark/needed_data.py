@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmark.datasets import DataSet, data_root
+from benchmark.datasets import DataSet, data_root, fingerprint_of
 from benchmark.errors import BenchError, ConfigError
 from benchmark.files import canonical_json
 from benchmark.registry import NETWORKS, TASKS
 
 if TYPE_CHECKING:
+    from benchmark.contracts import Task
     from benchmark.identity import RunSpec
     from benchmark.study import Study
 
@@ -102,3 +103,10 @@ def _first_line(error: BaseException) -> str:
     """A configuration error says all in its text; of a traceback, the last line does."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return str(error) if isinstance(error, ConfigError) else lines[-1]
+
+
+def fingerprint_under(task: Task, config: Any, shift: Sequence[int]) -> str:
+    """The fingerprint of everything that a run of this task reads: its data, and corrupted data where the protocol
+    asks for any."""
+    own = task.fingerprint(config)
+    return fingerprint_of((), own, task.corruption_fingerprint(config)) if shift else own

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.config import Config
 from benchmark.contracts import Method, Need, Task, TaskInfo
-from benchmark.datasets import check_data, fingerprint_under
+from benchmark.datasets import check_data
 from benchmark.errors import ConfigError, UnknownNameError, nearest
 from benchmark.identity import Part, RunSpec
-from benchmark.needed_data import data_of
+from benchmark.needed_data import data_of, fingerprint_under
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.resources import PATTERN_KEYS
 from benchmark.study import Item, Study, make_item

@@ -13,10 +13,11 @@ from torch import nn
 from benchmark.compression import BitReader
 from benchmark.contracts import Method, NeededRun, Posterior, Problem, SplitName, Task
 from benchmark.data import Split
-from benchmark.datasets import check_data, fingerprint_under
+from benchmark.datasets import check_data
 from benchmark.errors import BenchError, ConfigError, CorruptBitstream, PluginError
 from benchmark.files import canonical_json
 from benchmark.identity import Protocol, RunSpec
+from benchmark.needed_data import fingerprint_under
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.runfolder import RunFolder
 from benchmark.seeds import seed_from

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -12,7 +11,6 @@ from benchmark.config import Config
 
 if TYPE_CHECKING:
     from benchmark.identity import RunSpec
-    from benchmark.study import Study
 
 PATTERN_KEYS = ("task", "network", "method", "seed")
 
@@ -65,23 +63,3 @@ class Request(Resources):
     def resources(self) -> Resources:
         """Without the patterns."""
         return Resources(**self.model_dump(exclude=set(PATTERN_KEYS)))
-
-
-def resources_of(study: Study, specs: Iterable[RunSpec]) -> dict[str, Resources]:
-    """Run id -> what it asks for. Of the study's entries that match, the last one that says something wins."""
-    from benchmark.registry import METHODS, TASKS
-
-    usual: dict[tuple[int, int], Resources] = {}
-    found: dict[str, Resources] = {}
-    for spec in specs:
-        parts = (id(spec.task), id(spec.method))  # shared by the runs of a plan
-        if parts not in usual:
-            task, method = TASKS.get(spec.task.name), METHODS.get(spec.method.name)
-            of_method = method.resources(method.Config(**spec.method.config))
-            usual[parts] = task.resources(task.Config(**spec.task.config)).over(of_method)
-        asked = usual[parts]
-        for request in study.resources:
-            if request.matches(spec):
-                asked = request.resources.over(asked)
-        found[spec.id] = asked
-    return found

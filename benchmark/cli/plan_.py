@@ -63,7 +63,7 @@ def command(
     from benchmark.cli.run_ import choose_launcher
     from benchmark.estimate import estimates_of
     from benchmark.plan import plan
-    from benchmark.resources import resources_of
+    from benchmark.resource_classes import resources_of
     from benchmark.store import count, to_run
 
     study = study_from(**flags)

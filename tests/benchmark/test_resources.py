@@ -9,7 +9,8 @@ import pytest
 from benchmark.cli.main import main
 from benchmark.errors import ConfigError
 from benchmark.plan import plan
-from benchmark.resources import Resources, resources_of
+from benchmark.resource_classes import resources_of
+from benchmark.resources import Resources
 from benchmark.study import study_from_flags
 
 FLAGS = {"tasks": ["digits"], "networks": ["mlp-8", "mlp-16"], "methods": ["map", "map_temperature"], "seeds": 2}

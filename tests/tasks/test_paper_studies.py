@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from benchmark.datasets import DATA_ROOT, MissingData
 from benchmark.plan import Plan, plan
-from benchmark.resources import resources_of
+from benchmark.resource_classes import resources_of
 from benchmark.studies import FOLDER
 from benchmark.study import read_study
 from tasks.image_folder.originals import ImageNet
