@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from benchmark.posteriors import PointMass, WeightSamples
     from benchmark.predict import Pool, Predictive, draw_log_probs
     from benchmark.resources import Resources
+    from benchmark.runfolder import clock_of
     from benchmark.seeds import seed_from
     from benchmark.weights import copy_of, evaluating, forward, load_into, on_device_of, weights_of
 
@@ -100,6 +101,7 @@ _HOME = {
     "benchmark.posteriors": ("PointMass", "WeightSamples"),
     "benchmark.predict": ("Pool", "Predictive", "draw_log_probs"),
     "benchmark.resources": ("Resources",),
+    "benchmark.runfolder": ("clock_of",),
     "benchmark.seeds": ("seed_from",),
     "benchmark.weights": ("copy_of", "evaluating", "forward", "load_into", "on_device_of", "weights_of"),
 }
@@ -144,6 +146,7 @@ __all__ = [
     "WeightSamples",
     "Weights",
     "check_data",
+    "clock_of",
     "copy_of",
     "data_root",
     "digest_of",

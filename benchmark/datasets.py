@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from benchmark.environ import environment_of
 from benchmark.errors import CorruptFile, EnvironmentProblem
 from benchmark.files import read_json, write_json
 
@@ -49,15 +50,8 @@ def set_data_root(path: str | Path) -> None:
 @contextmanager
 def reading_from(root: Path) -> Iterator[None]:
     """Data are looked for below another root, in this process and its children, for the time being."""
-    before = os.environ.get(DATA_ROOT)
-    os.environ[DATA_ROOT] = str(root)
-    try:
+    with environment_of({DATA_ROOT: str(root)}):
         yield
-    finally:
-        if before is None:
-            del os.environ[DATA_ROOT]
-        else:
-            os.environ[DATA_ROOT] = before
 
 
 def prepare_command(*names: str) -> str:

@@ -11,8 +11,7 @@ from typing import Self, TypeAlias
 import torch
 from torch import Tensor
 
-LOADERS = "BNNBENCH_LOADERS"
-MOST_LOADERS = 16
+from benchmark.operation import LOADERS, MOST_LOADERS
 
 Index: TypeAlias = "Tensor | slice"
 """Which examples: int64 (b,) on the CPU, or a slice of step 1."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,10 +11,15 @@ from pydantic import Field, ValidationError
 
 from benchmark.config import Config
 from benchmark.datasets import DATA_ROOT, data_root
+from benchmark.environ import environment_of
 from benchmark.errors import CorruptFile
 from benchmark.files import read_json, write_json
 from benchmark.runfolder import RunFolder
 
+LOADERS = "BNNBENCH_LOADERS"
+"""The environment variable that hands `loaders` to code that reads data."""
+MOST_LOADERS = 16
+"""Data loading processes of one run, unless the settings say otherwise."""
 BUSY_EXIT = 3  # another process holds the run
 STOP_EXIT = 75  # EX_TEMPFAIL: saved on request, to be continued
 
@@ -57,19 +61,9 @@ class Operation(Config):
     @contextmanager
     def in_environment(self) -> Iterator[None]:
         """The settings that code which reads data takes from the environment, for this process and its children."""
-        from benchmark.inputs import LOADERS  # imports torch, which launchers do without
-
-        given = {DATA_ROOT: self.data_root, LOADERS: None if self.loaders is None else str(self.loaders)}
-        before = {name: os.environ.get(name) for name in given}
-        os.environ.update({name: value for name, value in given.items() if value is not None})
-        try:
+        loaders = None if self.loaders is None else str(self.loaders)
+        with environment_of({DATA_ROOT: self.data_root, LOADERS: loaders}):
             yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
 
     @classmethod
     def of(cls, run: RunFolder) -> Operation:

@@ -23,12 +23,12 @@ SCHEMA = 1
 
 def record(planned: Plan, results: Path) -> None:
     """Keep the plan below `results/plans`, in place of an earlier one of the same study."""
-    path = _path(planned.study, results)
+    path, content = _path(planned.study, results), _content(planned)
     with suppress(OSError, CorruptFile):
-        if read_json(path) == _content(planned):
+        if read_json(path) == content:
             return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, _content(planned), durable=False)
+    write_json(path, content, durable=False)
 
 
 def plan_or_recorded(study: Study, results: Path) -> tuple[Plan, str | None]:

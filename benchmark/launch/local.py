@@ -27,7 +27,7 @@ from benchmark.errors import BenchError, EnvironmentProblem
 from benchmark.identity import RunSpec
 from benchmark.launch.launcher import Launcher, Watcher, devices_of
 from benchmark.launch.signals import stop_signals
-from benchmark.operation import BUSY_EXIT, Operation
+from benchmark.operation import BUSY_EXIT, MOST_LOADERS, Operation
 from benchmark.registry import METHODS, NETWORKS, TASKS
 from benchmark.runfolder import State
 from benchmark.store import Store
@@ -35,7 +35,6 @@ from benchmark.store import Store
 TICK_SECONDS = 0.2
 ELSEWHERE_SECONDS = 1.0
 PRELOAD = "benchmark.launch.warm"
-MOST_LOADERS = 16  # as in benchmark.inputs, which would import torch
 
 
 class LocalConfig(Operation):

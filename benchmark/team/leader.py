@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from benchmark.environ import environment_of
 from benchmark.errors import BenchError, EnvironmentProblem
-from benchmark.inputs import LOADERS, loader_processes
+from benchmark.inputs import loader_processes
+from benchmark.operation import LOADERS
 from benchmark.team.meeting import Meeting
 from benchmark.team.places import device_of_rank, under_torchrun
 from benchmark.team.together import PATIENCE, ExchangeFailed, Together
@@ -107,15 +109,10 @@ def _hanging(error: BaseException, watch: Watch) -> BenchError | None:
 @contextmanager
 def _divided(size: int) -> Iterator[None]:
     """A fair part of the threads and loaders of this run for this process, and by inheritance for the others."""
-    threads, loaders = torch.get_num_threads(), os.environ.get(LOADERS)
-    total = loader_processes()
-    os.environ[LOADERS] = str(total if total == 0 else max(1, total // size))
+    threads, total = torch.get_num_threads(), loader_processes()
     torch.set_num_threads(max(1, threads // size))
     try:
-        yield
+        with environment_of({LOADERS: str(total if total == 0 else max(1, total // size))}):
+            yield
     finally:
         torch.set_num_threads(threads)
-        if loaders is None:
-            os.environ.pop(LOADERS, None)
-        else:
-            os.environ[LOADERS] = loaders

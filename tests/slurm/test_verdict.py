@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark import EnvironmentProblem
+from benchmark import EnvironmentProblem, clock_of
 from slurm.accounting import Accounting, AccountingRow, ExitCode, parse_accounting
-from slurm.ages import age, file_clock
+from slurm.ages import age
 from slurm.jobs import JobId
 from slurm.queue import QueuedJob, parse_queue
 from slurm.verdict import Recorded, RunFiles, Verdict, may_retry, verdict
@@ -184,7 +184,7 @@ def test_only_what_the_machine_did_is_tried_again(shown: Verdict, progressed, sm
 def test_the_age_of_a_file_is_told_by_the_clock_that_stamped_it(tmp_path):
     beat = tmp_path / "heartbeat"
     beat.touch()
-    now = file_clock(tmp_path)
+    now = clock_of(tmp_path)
     assert age(beat, now) < 5
     os.utime(beat, (now - 100, now - 100))
     assert age(beat, now) == pytest.approx(100, abs=1e-3)
@@ -194,7 +194,7 @@ def test_the_age_of_a_file_is_told_by_the_clock_that_stamped_it(tmp_path):
 def test_a_heartbeat_from_the_future_is_fresh_and_a_missing_one_has_no_age(tmp_path):
     beat = tmp_path / "heartbeat"
     beat.touch()
-    now = file_clock(tmp_path)
+    now = clock_of(tmp_path)
     os.utime(beat, (now + 600, now + 600))
     assert age(beat, now) == 0
     assert age(tmp_path / "other", now) is None
@@ -202,7 +202,7 @@ def test_a_heartbeat_from_the_future_is_fresh_and_a_missing_one_has_no_age(tmp_p
 
 def test_a_folder_that_cannot_be_probed_is_named(tmp_path):
     with pytest.raises(EnvironmentProblem, match="gone is not writable"):
-        file_clock(tmp_path / "gone")
+        clock_of(tmp_path / "gone")
 
 
 @pytest.mark.benchmarks
